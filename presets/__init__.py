@@ -1,0 +1,1 @@
+"""Presets shipped with podtool, as TOML data (see podtool.config)."""

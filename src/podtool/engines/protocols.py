@@ -1,0 +1,130 @@
+"""What an engine is: one backend behind one Protocol per stage.
+
+Chunking over long files, resampling, channels, ids and provenance belong to the stages; an engine
+sees one window of audio at its own rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podtool.artifacts import Utterance, Word
+from podtool.audio import Audio, AudioSource
+from podtool.segments import FrameGrid, Span
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """The static facts of an engine, known without importing its backend."""
+
+    name: str
+    stage: str
+    version: str  # of the adapter: bump it when the output changes
+    licence: str
+    tier: str  # embedded, standard or best
+    sample_rate: int  # what the engine wants; 0: any
+    channels: int = 1
+    window_s: float | None = None
+    runtimes: tuple[str, ...] = ("cpu",)
+    models: tuple[str, ...] = ()  # ids in models.toml
+    packages: tuple[str, ...] = ()  # modules that must be importable
+    install: str = ""  # the line that makes it importable
+    deterministic: bool = True
+    languages: tuple[str, ...] = ()
+
+
+class ModelFolders(Protocol):
+    """Where verified weights lie; podtool.store.ModelStore is the real one."""
+
+    def folder(self, model_id: str) -> Path: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineContext:
+    """What an engine may ask for when it is loaded."""
+
+    store: ModelFolders
+    device: str = "cpu"
+    threads: int = 0  # 0: as many as there are cores
+    options: dict[str, str] | None = None
+
+    def model(self, model_id: str) -> Path:
+        """The folder of a set of weights. Raises ModelError where it is missing."""
+        return self.store.folder(model_id)
+
+
+class Engine(Protocol):
+    info: ClassVar[EngineInfo]
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self: ...
+
+
+class VadEngine(Engine, Protocol):
+    def detect(self, audio: Audio) -> list[Span]:
+        """Speech in a window of mono audio; times relative to its start."""
+        ...
+
+
+class SegmentationEngine(Engine, Protocol):
+    grid: FrameGrid
+
+    def activity(self, audio: Audio) -> NDArray[np.float32]:
+        """One window of mono audio -> (frames, classes) powerset probabilities."""
+        ...
+
+
+class EmbeddingEngine(Engine, Protocol):
+    dim: int
+
+    def embed(self, audio: Audio) -> NDArray[np.float32]:
+        """Mono audio of one speaker -> (dim,) of unit norm."""
+        ...
+
+
+class SeparationEngine(Engine, Protocol):
+    stems: tuple[str, ...]
+
+    def separate(self, audio: Audio) -> dict[str, Audio]:
+        """One window at the engine's rate -> stems of the same shape."""
+        ...
+
+
+class TranscriptionEngine(Engine, Protocol):
+    def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
+        """One stretch of mono speech -> utterances with times relative to its start."""
+        ...
+
+
+class AlignmentEngine(Engine, Protocol):
+    def align(self, audio: Audio, words: list[str]) -> list[Word]:
+        """One stretch of mono speech and its words -> the words with times relative to it."""
+        ...
+
+
+class SpeakingEngine(Engine, Protocol):
+    def speak(self, text: str, rate: float, seed: int) -> Iterator[Audio]:
+        """Text -> audio; `rate` 1.0 is the engine's own pace."""
+        ...
+
+
+__all__ = [
+    "AlignmentEngine",
+    "AudioSource",
+    "EmbeddingEngine",
+    "Engine",
+    "EngineContext",
+    "EngineInfo",
+    "ModelFolders",
+    "SegmentationEngine",
+    "SeparationEngine",
+    "SpeakingEngine",
+    "TranscriptionEngine",
+    "VadEngine",
+]
