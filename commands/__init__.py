@@ -1,0 +1,79 @@
+"""The command line: `podtool COMMAND`. One module per command, loaded when its help is needed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import shared
+from .shared import ErrorMappingGroup
+
+app = typer.Typer(
+    cls=ErrorMappingGroup,
+    name="podtool",
+    help="Commands for the voices in podcasts. Each reads and writes WAV and JSONL.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from podtool import __version__
+
+        typer.echo(f"podtool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    verbose: Annotated[
+        int, typer.Option("-v", "--verbose", count=True, help="Say more; -vv for debugging.")
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    json_errors: Annotated[
+        bool, typer.Option("--json-errors", help="Errors as JSON objects on stderr.")
+    ] = False,
+    progress: Annotated[
+        str, typer.Option("--progress", help="auto, bar, lines, json or off.")
+    ] = "auto",
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never touch the network (PODTOOL_OFFLINE=1).")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Commands for the voices in podcasts."""
+    import os
+
+    if offline:
+        os.environ["PODTOOL_OFFLINE"] = "1"
+    shared.configure(verbose, quiet, debug, json_errors, progress)
+
+
+def _register() -> None:
+    """Add the commands, in the order that the help shows them."""
+    from importlib import import_module
+
+    for name in (
+        "separate diarize transcribe clone synthesize reconstruct replace "
+        "export import_ evaluate check"
+    ).split():
+        module = import_module(f".{name}", __name__)
+        app.command(name.rstrip("_"))(getattr(module, name.rstrip("_") + ("_" if name.endswith("_") else "")))
+    for name in "speakers models engines presets runs".split():
+        app.add_typer(import_module(f".{name}", __name__).app, name=name)
+    app.command("doctor")(import_module(".doctor", __name__).doctor)
+
+
+_register()
+
+
+def main() -> None:
+    """Entry point of the `podtool` script."""
+    app()

@@ -1,0 +1,121 @@
+"""What a command is given: a path or stdin, that carries audio or rows, told by the first bytes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from podtool.artifacts import Recording, Row, Stem
+from podtool.audio import AudioFile, open_audio, sha256_of
+from podtool.errors import InputError
+from podtool.home import home
+from podtool.rowio import of_kind, parse_rows, read_rows
+
+_ROWS_START = (b"{", b"\xef\xbb\xbf{")
+
+
+def open_input(
+    name: str, stdin: Callable[[], BinaryIO], stem: str | None = "speech"
+) -> tuple[list[Row], Recording, AudioFile]:
+    """INPUT of a command -> (its rows, its recording, the audio to read).
+
+    Audio gives rows of one `recording`. Rows must hold one recording; where a stem row of the name
+    `stem` is among them, its file is read in place of the mixture. Raises InputError.
+    """
+    if name == "-":
+        path, rows = _from_stdin(stdin())
+    else:
+        path, rows = Path(name), None
+        if _holds_rows(path):
+            rows = read_rows(path)
+    if rows is None:
+        audio = open_audio(path)
+        recording = recording_of(path, audio)
+        return [recording], recording, audio
+    recordings = of_kind(rows, Recording)
+    if not recordings:
+        raise InputError(
+            f"{'stdin' if name == '-' else name} has no `recording` row: the audio is not known"
+        )
+    if len(recordings) > 1:
+        raise InputError(
+            f"{'stdin' if name == '-' else name} speaks of {len(recordings)} recordings; one at a time"
+        )
+    recording = recordings[0]
+    wanted = next((s for s in of_kind(rows, Stem) if s.name == stem), None)
+    audio = open_audio(wanted.path if wanted else recording.path)
+    if wanted is None and audio.frames != recording.frames:
+        raise InputError(
+            f"{recording.path} has {audio.frames} samples, its row says {recording.frames}: "
+            "the file has changed since"
+        )
+    return rows, recording, audio
+
+
+def read_rows_input(name: str, stdin: Callable[[], BinaryIO]) -> list[Row]:
+    """Rows from a JSONL file or stdin. Raises InputError."""
+    if name != "-":
+        return read_rows(name)
+    try:
+        text = stdin().read().decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("stdin is not text: JSONL rows were expected") from None
+    return list(parse_rows(io.StringIO(text), "stdin"))
+
+
+def _holds_rows(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(64).lstrip().startswith(_ROWS_START)
+    except OSError:
+        return False  # open_audio says what is wrong
+
+
+def _from_stdin(stream: BinaryIO) -> tuple[Path, list[Row] | None]:
+    head = stream.read(64)
+    if not head:
+        raise InputError("stdin is empty: audio or JSONL rows were expected")
+    if head.lstrip().startswith(_ROWS_START):
+        try:
+            text = (head + stream.read()).decode("utf-8")
+        except UnicodeDecodeError:
+            raise InputError("stdin is not text: JSONL rows were expected") from None
+        return Path("-"), list(parse_rows(io.StringIO(text), "stdin"))
+    return _spool(head, stream), None
+
+
+def _spool(head: bytes, stream: BinaryIO) -> Path:
+    """Keep audio from stdin where its `recording` row can point to, named by its content."""
+    folder = home() / "spool"
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as target:
+            target.write(head)
+            while chunk := stream.read(1 << 20):
+                target.write(chunk)
+        final = folder / f"{sha256_of(part)}.audio"
+        os.replace(part, final)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return final
+
+
+def recording_of(path: Path, audio: AudioFile) -> Recording:
+    """The `recording` row of a file; its id is the file's name without suffix."""
+    stem = "stdin" if path.suffix == ".audio" else path.stem
+    return Recording(
+        id=re.sub(r"[^\w.-]+", "-", stem).strip("-") or "recording",
+        path=str(path.absolute()),
+        sha256=sha256_of(path),
+        sample_rate=audio.sample_rate,
+        channels=audio.channels,
+        frames=audio.frames,
+    )
