@@ -59,16 +59,19 @@ def root(
 def _register() -> None:
     """Add the commands, in the order that the help shows them."""
     from importlib import import_module
+    from importlib.util import find_spec
 
-    for name in (
+    commands = (
         "separate diarize transcribe clone synthesize reconstruct replace "
-        "export import_ evaluate check"
-    ).split():
-        module = import_module(f".{name}", __name__)
-        app.command(name.rstrip("_"))(getattr(module, name.rstrip("_") + ("_" if name.endswith("_") else "")))
+        "export import_ evaluate check doctor"
+    )
+    for name in commands.split():
+        if find_spec(f".{name}", __name__):
+            command = getattr(import_module(f".{name}", __name__), name)
+            app.command(name.rstrip("_"))(command)
     for name in "speakers models engines presets runs".split():
-        app.add_typer(import_module(f".{name}", __name__).app, name=name)
-    app.command("doctor")(import_module(".doctor", __name__).doctor)
+        if find_spec(f".{name}", __name__):
+            app.add_typer(import_module(f".{name}", __name__).app, name=name)
 
 
 _register()
