@@ -182,12 +182,14 @@ def _bar() -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        Progress as RichProgress,
         TaskID,
         TaskProgressColumn,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as RichProgress,
     )
 
     columns = (
@@ -299,7 +301,8 @@ def write_out(rows: Iterable[Row], output: Path | None, force: bool = False) -> 
 
 def write_audio_out(audio: Audio | Iterable[Audio], output: Path, force: bool = False) -> None:
     """Audio to a WAV or FLAC file, or as a WAV to stdout where that is not a terminal."""
-    from podtool.audio import Audio as AudioType, to_wav_bytes, write_audio
+    from podtool.audio import Audio as AudioType
+    from podtool.audio import to_wav_bytes, write_audio
     from podtool.errors import UsageError
 
     if str(output) != "-":

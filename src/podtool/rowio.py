@@ -14,7 +14,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -97,16 +97,14 @@ def _known(
             f"{where}: {kind} row has version {version!r}; this podtool knows {row_type.version}",
             hint,
         )
+    if isinstance(record.get("path"), str):
+        record["path"] = _inward(record["path"], folder, where)
     row = typing.cast(KnownRow, _build(row_type, record, f"{where}: {kind}"))
     start, end = getattr(row, "start", 0.0), getattr(row, "end", None)
     if start < 0:
         raise InputError(f"{where}: {kind} starts before the recording ({start} s)")
     if end is not None and end < start:
         raise InputError(f"{where}: {kind} ends ({end} s) before it starts ({start} s)")
-    path = getattr(row, "path", None)
-    if path is not None:
-        resolved = _inward(path, folder, where)
-        row = dataclasses.replace(row, path=resolved)  # type: ignore[call-arg]
     return row
 
 
@@ -128,7 +126,7 @@ def _inward(path: str, folder: Path | None, where: str) -> str:
 
 
 @cache
-def _types(owner: type[Any]) -> dict[str, Any]:
+def _types(owner: Hashable) -> dict[str, Any]:
     return typing.get_type_hints(owner)
 
 
