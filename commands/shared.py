@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="Audio, video, or JSONL rows; '-' is stdin.")
 ]
-Out = Annotated[
-    Path | None, typer.Option("-o", "--output", help="File to write; '-' is stdout.")
-]
+Out = Annotated[Path | None, typer.Option("-o", "--output", help="File to write; '-' is stdout.")]
 OutDir = Annotated[Path | None, typer.Option("--out-dir", help="Folder for the files written.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 EngineName = Annotated[

@@ -101,8 +101,9 @@ class AudioFile:
             )
         if not np.isfinite(samples).all():
             bad = start + int(np.flatnonzero(~np.isfinite(samples).all(axis=0))[0])
+            at = bad / self.sample_rate
             raise InputError(
-                f"{self.path} holds NaN or infinite samples (first at {bad / self.sample_rate:.3f} s)",
+                f"{self.path} holds NaN or infinite samples, the first at {at:.3f} s",
                 "Export the file again from the program that made it.",
             )
         return Audio(np.ascontiguousarray(samples), self.sample_rate)
@@ -309,9 +310,7 @@ def _downgrade_small_rf64(file: Any) -> None:
     import soundfile
 
     rf64_auto_downgrade = 0x1210
-    soundfile._snd.sf_command(
-        file._file, rf64_auto_downgrade, soundfile._ffi.NULL, 1
-    )
+    soundfile._snd.sf_command(file._file, rf64_auto_downgrade, soundfile._ffi.NULL, 1)
 
 
 def _why(error: Exception) -> str:
@@ -320,9 +319,7 @@ def _why(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def write_audio(
-    path: str | Path, audio: Audio | Iterable[Audio], subtype: str = "pcm24"
-) -> None:
+def write_audio(path: str | Path, audio: Audio | Iterable[Audio], subtype: str = "pcm24") -> None:
     """Write a whole Audio, or blocks of one, atomically as WAV or FLAC (by the suffix)."""
     if isinstance(audio, Audio):
         audio = (audio,)

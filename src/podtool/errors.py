@@ -1,4 +1,4 @@
-"""Typed errors. Each class carries the exit code and the code word that the command line reports."""
+"""Typed errors. Each class carries its exit code and code word for the command line."""
 
 from __future__ import annotations
 

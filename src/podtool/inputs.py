@@ -38,13 +38,11 @@ def open_input(
         recording = recording_of(path, audio)
         return [recording], recording, audio
     recordings = of_kind(rows, Recording)
-    if not recordings:
+    if len(recordings) != 1:
+        where = "stdin" if name == "-" else name
         raise InputError(
-            f"{'stdin' if name == '-' else name} has no `recording` row: the audio is not known"
-        )
-    if len(recordings) > 1:
-        raise InputError(
-            f"{'stdin' if name == '-' else name} speaks of {len(recordings)} recordings; one at a time"
+            f"{where} has {len(recordings) or 'no'} `recording` rows; one names the audio",
+            "Rows come from a command such as `podtool diarize FILE`.",
         )
     recording = recordings[0]
     wanted = next((s for s in of_kind(rows, Stem) if s.name == stem), None)

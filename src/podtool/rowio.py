@@ -14,8 +14,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Hashable, Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -125,9 +124,13 @@ def _inward(path: str, folder: Path | None, where: str) -> str:
     return os.path.join(os.path.abspath(base), path)
 
 
-@cache
-def _types(owner: Hashable) -> dict[str, Any]:
-    return typing.get_type_hints(owner)
+_TYPES: dict[type[Any], dict[str, Any]] = {}
+
+
+def _types(owner: type[Any]) -> dict[str, Any]:
+    if owner not in _TYPES:
+        _TYPES[owner] = typing.get_type_hints(owner)
+    return _TYPES[owner]
 
 
 def _build(owner: type[Any], record: dict[str, Any], where: str) -> Any:
