@@ -1,4 +1,4 @@
-"""What the benchmarks share: the data, the shows, running podtool as a process, printing figures."""
+"""Shared by the benchmarks: data, shows, running podtool as a process, printing figures."""
 
 from __future__ import annotations
 
