@@ -282,3 +282,16 @@ def normalise(text: str) -> str:
 
 
 _NUMBER_WORDS = frozenset([*_ONES, *_TENS])
+
+
+def spread_words(words: list[str], start: float, end: float) -> list[tuple[str, float, float]]:
+    """(word, start, end) with the time shared out by number of letters: times without an aligner."""
+    weights = [2 + sum(c.isalnum() for c in word) for word in words]
+    whole = sum(weights) or 1
+    times: list[tuple[str, float, float]] = []
+    at = 0
+    for word, weight in zip(words, weights, strict=True):
+        begin = start + (end - start) * at / whole
+        at += weight
+        times.append((word, begin, start + (end - start) * at / whole))
+    return times

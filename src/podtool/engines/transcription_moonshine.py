@@ -1,0 +1,103 @@
+"""Moonshine tiny-en: the embedded recogniser, English, a whole stretch of speech at a time."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podtool.artifacts import Utterance, Word
+from podtool.audio import Audio
+from podtool.engines.moonshine_decoder import MoonshineModel
+from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.errors import EngineUnavailableError
+from podtool.text import spread_words
+
+BEAM = 4
+ALPHA = 1.0
+PAD_S = 0.2
+LEVEL_DBFS = -23.0
+SILENCE_DBFS = -70.0
+
+
+class MoonshineTranscription:
+    """Beam search over the direct ONNX models; word scores are token probabilities."""
+
+    info: ClassVar[EngineInfo] = EngineInfo(
+        name="moonshine",
+        stage="transcription",
+        version="1",
+        licence="MIT",
+        tier="embedded",
+        sample_rate=16000,
+        window_s=30.0,
+        models=("moonshine-tiny-en",),
+        packages=("onnxruntime",),
+        install="pip install onnxruntime",
+        languages=("en",),
+    )
+
+    def __init__(self, model: MoonshineModel, beam: int = BEAM) -> None:
+        self._model = model
+        self._beam = beam
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self:
+        """Raises ModelError where the weights are missing."""
+        options = context.options or {}
+        model = MoonshineModel(context.model("moonshine-tiny-en"), context.threads)
+        return cls(model, int(options.get("beam", BEAM)))
+
+    def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
+        """One stretch of mono speech at 16 kHz, at most about 30 s -> at most one utterance.
+
+        Word times are spread over the stretch by length (`interpolated`) until an aligner has
+        seen them. Raises EngineUnavailableError for a language other than English.
+        """
+        if language is not None and language.split("-")[0].lower() != "en":
+            raise EngineUnavailableError(
+                f"moonshine-tiny-en reads English only, not {language}",
+                "pip install 'podtool[mlx]' and podtool models pull whisper-large-v3-turbo-mlx, "
+                "then --engine mlx-whisper",
+            )
+        samples = audio.samples.mean(axis=0, dtype=np.float32)
+        prepared = level(samples)
+        if prepared is None:
+            return []
+        best = self._model.decode(prepared, self._beam, ALPHA)[0]
+        words = self._model.words(best)
+        if not words:
+            return []
+        timed = spread_words([w for w, _ in words], 0.0, audio.duration)
+        scored = tuple(
+            Word(text, start, end, round(score, 4), True)
+            for (text, score), (_, start, end) in zip(words, timed, strict=True)
+        )
+        score = float(np.exp(np.mean(best.log_probs)))
+        text = " ".join(w for w, _ in words)
+        return [
+            Utterance(
+                id="u0001",
+                recording="",
+                start=0.0,
+                end=audio.duration,
+                text=text,
+                language="en",
+                score=round(score, 4),
+                words=scored,
+            )
+        ]
+
+
+def level(samples: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """Samples (n,) brought to one level with silence at both ends; None for silence."""
+    if len(samples) < 160:
+        return None
+    centred = samples - samples.mean(dtype=np.float64)
+    rms = float(np.sqrt(np.mean(centred**2)))
+    if rms < 10 ** (SILENCE_DBFS / 20):
+        return None
+    gain = min(10 ** (LEVEL_DBFS / 20) / rms, 0.99 / float(np.abs(centred).max()))
+    pad = np.zeros(round(PAD_S * 16000), np.float32)
+    return np.concatenate([pad, (centred * gain).astype(np.float32), pad])
