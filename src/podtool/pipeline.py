@@ -1,0 +1,93 @@
+"""Stages on files: load the engines, call the pure stage, build its rows.
+
+The commands of single stages and `replace` call the same functions, so they give the same rows.
+Every function returns the new rows alone, a `provenance` row first; `timings` gets the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from podtool import provenance
+from podtool.artifacts import Recording, Row
+from podtool.audio import AudioSource
+from podtool.engines import choose, engine_class, load
+from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.keys import Components
+from podtool.progress import OnProgress, Timings, ignore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from podtool.stages.diarize import DiarizeParams
+
+
+def engine_info(stage: str, name: str, context: EngineContext) -> EngineInfo:
+    """The facts of the engine that `name` (or 'auto') means here, nothing loaded."""
+    name = choose(stage, context) if name == "auto" else name
+    info: EngineInfo = engine_class(stage, name).info
+    return info
+
+
+# ---------------------------------------------------------------- diarize
+
+
+def diarize_key(
+    recording: Recording,
+    context: EngineContext,
+    params: DiarizeParams,
+    enrolled: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Components:
+    """What a diarization depends on."""
+    infos = {
+        "vad": engine_info("vad", "silero", context),
+        "segmentation": engine_info("segmentation", "pyannote", context),
+        "embedding": engine_info("embedding", "campplus", context),
+    }
+    people = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
+    inputs = {"recording": recording.sha256, "name": recording.id, **people}
+    return provenance.components("diarize", context, infos, params, inputs)
+
+
+def diarize_file(
+    audio: AudioSource,
+    recording: Recording,
+    context: EngineContext,
+    params: DiarizeParams,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    enrolled: Mapping[str, NDArray[np.float32]] | None = None,
+) -> list[Row]:
+    """Rows: provenance, turns, overlap segments, speakers. `enrolled`: name -> embedding (192,)."""
+    from podtool.stages.diarize import DiarizeEngines, diarize
+
+    timings = timings if timings is not None else Timings()
+    with timings.part("load"):
+        engines = DiarizeEngines(
+            vad=load("vad", "silero", context),
+            segmentation=load("segmentation", "pyannote", context),
+            embedding=load("embedding", "campplus", context),
+        )
+    found = diarize(
+        audio,
+        recording.id,
+        engines,
+        params,
+        enrolled=enrolled,
+        on_progress=on_progress,
+        timings=timings,
+        workers=context.threads,
+    )
+    made_by = provenance.provenance(diarize_key(recording, context, params, enrolled))
+    return [made_by, *found.turns, *found.overlaps, *found.speakers]
+
+
+def _hash(value: Any) -> str:
+    """Hash of an array's content."""
+    import hashlib
+
+    import numpy as np
+
+    return hashlib.sha256(np.ascontiguousarray(value, np.float32).tobytes()).hexdigest()

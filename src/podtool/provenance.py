@@ -1,0 +1,74 @@
+"""What made an artifact: the components of its key, and the `provenance` row that tells them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from podtool import __version__
+from podtool.artifacts import Provenance
+from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.keys import Components, key_of
+
+STAGE_VERSIONS = {  # bump one when the stage gives another output for the same input
+    "decode": "1",
+    "separate": "1",
+    "diarize": "1",
+    "transcribe": "1",
+    "clone": "1",
+    "synthesize": "1",
+    "reconstruct": "1",
+    "check": "1",
+    "report": "1",
+}
+
+
+def components(
+    stage: str,
+    context: EngineContext,
+    infos: Mapping[str, EngineInfo] | None = None,
+    params: Any = None,
+    inputs: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Components:
+    """The key components of a stage. Raises ModelError where weights of an engine are missing.
+
+    `infos` maps the role of each engine to its facts; `params` is a Params dataclass or a mapping;
+    `inputs` maps names to content hashes.
+    """
+    infos = dict(infos or {})
+    models = sorted({m for info in infos.values() for m in info.models})
+    settings = dataclasses.asdict(params) if dataclasses.is_dataclass(params) else params
+    return {
+        "stage": stage,
+        "version": STAGE_VERSIONS[stage],
+        "engines": {role: f"{i.name} {i.version}" for role, i in sorted(infos.items())},
+        "models": {m: context.model(m).name for m in models},
+        "params": _plain(dict(settings or {})),
+        "inputs": dict(inputs or {}),
+        "seed": seed,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types only, so that a key read back equals the key written."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    return value
+
+
+def provenance(parts: Components) -> Provenance:
+    """The row at the head of an artifact."""
+    return Provenance(
+        stage=parts["stage"],
+        podtool=__version__,
+        engine=", ".join(parts["engines"].values()) or None,
+        models=parts["models"] or None,
+        params=parts["params"],
+        inputs=parts["inputs"] or None,
+        seed=parts["seed"],
+        key=key_of(parts),
+    )
