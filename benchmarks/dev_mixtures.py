@@ -117,9 +117,7 @@ def room_response(rng: np.random.Generator, seconds: float = 0.35) -> Samples:
     return tail.astype(np.float32)
 
 
-def make(
-    recipe: Recipe, seed: int
-) -> tuple[Samples, Samples, list[tuple[float, float, str]]]:
+def make(recipe: Recipe, seed: int) -> tuple[Samples, Samples, list[tuple[float, float, str]]]:
     """(speech, mixture, truth as (start, end, speaker)); truth counts pauses as speech."""
     rng = random.Random(f"{seed} {recipe.name}")
     noise_rng = np.random.default_rng(rng.randrange(2**32))
@@ -147,7 +145,9 @@ def make(
             speaker = who[0]
         if not utterances[speaker]:
             continue
-        x = trim(read(utterances[speaker].pop()))[: int(recipe.longest_s * rng.uniform(0.4, 1) * RATE)]
+        x = trim(read(utterances[speaker].pop()))[
+            : int(recipe.longest_s * rng.uniform(0.4, 1) * RATE)
+        ]
         if recipe.room:
             x = np.convolve(x, responses[speaker])[: len(x)].astype(np.float32)
         x = x / level(x) * 0.06 * 10 ** ((offset[speaker] + rng.uniform(-1, 1)) / 20)

@@ -44,9 +44,7 @@ def _inert(full_name: str) -> type:
     def accept(self: Any, *_: Any, **__: Any) -> None:
         del self
 
-    return type(
-        name, (), {"__init__": accept, "__setstate__": accept, "__module__": module}
-    )
+    return type(name, (), {"__init__": accept, "__setstate__": accept, "__module__": module})
 
 
 def fill(network: torch.nn.Module, tensors: Mapping[str, Any], source: Path) -> None:

@@ -39,7 +39,7 @@ class CampPlusEmbedding:
     @classmethod
     def load(cls, context: EngineContext) -> Self:
         folder = context.model("campplus")
-        return cls(open_session(only_file(folder, "campplus.onnx"), context.threads))
+        return cls(open_session(only_file(folder, "campplus.onnx"), 1))
 
     def embed(self, audio: Audio) -> NDArray[np.float32]:
         """Mono 16 kHz audio of one speaker -> (192,) of unit norm."""

@@ -100,7 +100,9 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
         def __init__(self, layers: int, inputs: int, growth: int, dilation: int) -> None:
             super().__init__()
             for i in range(layers):
-                self.add_module(f"tdnnd{i + 1}", DenseTdnnLayer(inputs + i * growth, growth, dilation))
+                self.add_module(
+                    f"tdnnd{i + 1}", DenseTdnnLayer(inputs + i * growth, growth, dilation)
+                )
 
         def forward(self, x: Tensor) -> Tensor:
             for layer in self.children():

@@ -29,9 +29,7 @@ def open_session(path: Path, threads: int = 0) -> Any:
     # Threads that spin while they wait take the core from whoever feeds them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
             f"{path} is not a model that onnxruntime can read: {error}",

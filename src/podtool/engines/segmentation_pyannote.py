@@ -49,7 +49,7 @@ class PyannoteSegmentation:
     @classmethod
     def load(cls, context: EngineContext) -> Self:
         folder = context.model("pyannote-segmentation-3.0")
-        return cls(open_session(only_file(folder, "segmentation-3.0.onnx"), context.threads))
+        return cls(open_session(only_file(folder, "segmentation-3.0.onnx"), 1))
 
     def activity(self, audio: Audio) -> NDArray[np.float32]:
         """One window of at most 10 s -> (frames, 7) probabilities; see CLASSES.

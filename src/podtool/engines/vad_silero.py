@@ -45,7 +45,7 @@ class SileroVad:
     @classmethod
     def load(cls, context: EngineContext) -> Self:
         folder = context.model("silero-vad")
-        return cls(open_session(only_file(folder, "silero_vad_16k_sequence.onnx"), context.threads))
+        return cls(open_session(only_file(folder, "silero_vad_16k_sequence.onnx"), 1))
 
     @staticmethod
     def start() -> State:

@@ -1,0 +1,241 @@
+"""Which stretches of speech are one person: agglomerative clustering by log likelihood ratio.
+
+A unit embedding of d seconds is taken as its speaker's point plus noise whose energy falls as
+1/d, so two units of one speaker correlate by sqrt(r1 * r2) with r = d / (d + tau), and those of
+two speakers by nothing (a two-covariance model, as PLDA with isotropic covariances: Brummer & De
+Villiers, "The speaker partitioning problem", Odyssey 2010). The score of a merge is the log
+likelihood ratio of the two, per dimension: it expects less of short clusters than of long ones,
+and zero is its natural bound. Two levels: neighbouring units in blocks, then the blocks' clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerModel:
+    """The model of unit embeddings.
+
+    `noise_s`: seconds at which noise and speaker have equal energy. `ceiling`: correlation of two
+    long stretches of one speaker (rooms and moods differ). `floor`: of two speakers.
+    """
+
+    noise_s: float = 1.4
+    ceiling: float = 0.8
+    floor: float = 0.08
+
+    def expected(self, a_s: Floats, b_s: Floats) -> Floats:
+        """Correlation to expect of two stretches of one speaker, of so many seconds each."""
+        r = np.sqrt((a_s / (a_s + self.noise_s)) * (b_s / (b_s + self.noise_s)))
+        return np.asarray(self.ceiling * r, np.float32)
+
+    def score(self, cosine: Floats, a_s: Floats, b_s: Floats) -> Floats:
+        """Log likelihood ratio (same against different speaker), per dimension."""
+        rho = np.clip(self.expected(a_s, b_s), 1e-3, 0.999)
+        return np.asarray(
+            _gaussian(cosine, rho) - _gaussian(cosine, np.asarray(self.floor * rho)), np.float32
+        )
+
+
+def _gaussian(cosine: Floats, rho: Floats) -> Floats:
+    """Log density of unit-variance pairs with correlation rho, less that at rho = 0."""
+    rest = 1 - rho**2
+    return np.asarray(-0.5 * np.log(rest) - (rho**2 - rho * cosine) / rest, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many speakers there may be."""
+
+    least: int = 1
+    most: int = 20
+
+
+def cluster(
+    vectors: Floats,
+    seconds: Floats,
+    model: SpeakerModel,
+    count: Count,
+    bound: float,
+    smallest_s: float,
+    block: int,
+) -> Ints:
+    """Unit embeddings (n, dim) and their seconds (n,) -> a label from 0 for each.
+
+    `bound` is the least score of a merge; clusters of less than `smallest_s` seconds are given up
+    and their units join the nearest speaker; `block` units are compared with one another.
+    """
+    if len(vectors) == 0:
+        return np.zeros(0, np.int64)
+    labels = _two_levels(vectors, seconds, model, count, bound, block)
+    labels = _drop_small(labels, vectors, seconds, model, smallest_s, count.least)
+    for _ in range(3):
+        better = _reassign(labels, vectors, seconds, model)
+        if np.array_equal(better, labels):
+            break
+        labels = better
+    return _renumber(labels)
+
+
+def _two_levels(
+    vectors: Floats, seconds: Floats, model: SpeakerModel, count: Count, bound: float, block: int
+) -> Ints:
+    local = np.zeros(len(vectors), np.int64)
+    strict = bound
+    while True:
+        free = 0
+        for start in range(0, len(vectors), block):
+            part = slice(start, start + block)
+            found = agglomerate(vectors[part], seconds[part], model, strict, 1, len(vectors))
+            local[part] = found + free
+            free = int(local[part].max()) + 1
+        # Fewer clusters than speakers asked for: look again with a stricter bound.
+        if free >= min(count.least, len(vectors)) or strict > 10:
+            break
+        strict = strict + 0.1
+    sums, totals = pooled(local, vectors, seconds)
+    top = agglomerate(sums, totals, model, bound, count.least, count.most)
+    return top[local]
+
+
+def pooled(labels: Ints, vectors: Floats, seconds: Floats) -> tuple[Floats, Floats]:
+    """Sum of the vectors, weighted by seconds, and total seconds of each label."""
+    k = int(labels.max()) + 1
+    sums = np.zeros((k, vectors.shape[1]), np.float32)
+    np.add.at(sums, labels, vectors * seconds[:, None])
+    return sums, np.bincount(labels, seconds, k).astype(np.float32)
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows scaled to unit norm; zero rows stay zero."""
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norm, 1e-9), np.float32)
+
+
+def agglomerate(
+    vectors: Floats, seconds: Floats, model: SpeakerModel, bound: float, least: int, most: int
+) -> Ints:
+    """Merge the best pair while its score reaches `bound` (and there are more than `least`).
+
+    Goes on below the bound while more than `most` clusters are left. Centroid linkage: the
+    cluster is the sum of what was merged. (n, dim), (n,) -> labels (n,).
+    """
+    n = len(vectors)
+    sums = unit(vectors) * seconds[:, None]
+    totals = seconds.astype(np.float32).copy()
+    labels = np.arange(n)
+    alive = np.ones(n, bool)
+    centres = unit(sums)
+    scores = model.score(centres @ centres.T, totals[:, None], totals[None, :])
+    np.fill_diagonal(scores, -np.inf)
+    left = n
+    while left > least:
+        i, j = divmod(int(np.argmax(scores)), n)
+        if scores[i, j] < bound and left <= most:
+            break
+        i, j = min(i, j), max(i, j)
+        sums[i] += sums[j]
+        totals[i] += totals[j]
+        labels[labels == j] = i
+        alive[j] = False
+        centres[i] = sums[i] / max(float(np.linalg.norm(sums[i])), 1e-9)
+        row = model.score(centres @ centres[i], totals, totals[i])
+        row[~alive] = -np.inf
+        row[i] = -np.inf
+        scores[i], scores[:, i] = row, row
+        scores[j], scores[:, j] = -np.inf, -np.inf
+        left -= 1
+    return _renumber(labels)
+
+
+def _drop_small(
+    labels: Ints,
+    vectors: Floats,
+    seconds: Floats,
+    model: SpeakerModel,
+    smallest_s: float,
+    least: int,
+) -> Ints:
+    """Dissolve clusters with too little speech to vouch for a speaker, the smallest first."""
+    labels = labels.copy()
+    while True:
+        labels = _renumber(labels)
+        sums, totals = pooled(labels, vectors, seconds)
+        if len(totals) <= max(least, 1) or totals.min() >= smallest_s:
+            return labels
+        small = int(np.argmin(totals))
+        centres = unit(sums)
+        for i in np.flatnonzero(labels == small):
+            near = centres @ unit(vectors[i])
+            near[small] = -np.inf
+            labels[i] = int(np.argmax(near))
+
+
+def _reassign(labels: Ints, vectors: Floats, seconds: Floats, model: SpeakerModel) -> Ints:
+    """Each unit to the nearest centre, its own share in the centre left out."""
+    sums, _ = pooled(labels, vectors, seconds)
+    better = labels.copy()
+    units = unit(vectors)
+    for i in range(len(labels)):
+        others = sums.copy()
+        others[labels[i]] -= vectors[i] * seconds[i]
+        near = unit(others) @ units[i]
+        if np.linalg.norm(others[labels[i]]) > 1e-6:
+            better[i] = int(np.argmax(near))
+    # A centre that lost all its units keeps the ones it had.
+    for g in set(labels.tolist()) - set(better.tolist()):
+        better[labels == g] = g
+    return better
+
+
+def _renumber(labels: Sequence[int] | Ints) -> Ints:
+    """Labels from 0, in order of first appearance."""
+    seen: dict[int, int] = {}
+    return np.array([seen.setdefault(int(x), len(seen)) for x in labels], np.int64)
+
+
+def assign_local(
+    sums: Floats, frames: Floats, chains: Ints, centres: Floats, chain_vectors: dict[int, Floats]
+) -> Ints:
+    """Name each window's local speakers: nearest centres, two of a window never the same.
+
+    sums (windows, 3, dim) and frames (windows, 3) as from `local_vectors`; where a window has
+    nothing of a local speaker, the vector of its whole chain stands in. -> (windows, 3), -1 where
+    nothing is known.
+    """
+    windows = len(sums)
+    assigned = np.full((windows, 3), -1, np.int64)
+    speakers = len(centres)
+    for k in range(windows):
+        rows: list[tuple[int, Floats]] = []
+        for s in range(3):
+            vector: Floats | None = sums[k, s] if frames[k, s] > 0 else None
+            if vector is None:
+                vector = chain_vectors.get(int(chains[k, s]))
+            if vector is not None:
+                rows.append((s, centres @ unit(vector) * np.float32(max(frames[k, s], 1.0))))
+        _best_distinct(rows, speakers, assigned[k])
+    return assigned
+
+
+def _best_distinct(rows: list[tuple[int, Floats]], speakers: int, into: Ints) -> None:
+    """Give the rows different speakers so that the total is greatest; a spare row gets none."""
+    if not rows:
+        return
+    from scipy.optimize import linear_sum_assignment
+
+    gain = np.stack([r for _, r in rows])
+    picked, named = linear_sum_assignment(-gain)
+    for i, g in zip(picked, named, strict=True):
+        into[rows[i][0]] = g
+    if len(rows) > speakers:
+        for i in set(range(len(rows))) - set(picked.tolist()):
+            into[rows[i][0]] = -1

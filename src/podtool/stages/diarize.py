@@ -1,0 +1,360 @@
+"""Who speaks when: turns with overlap kept, overlap segments, speakers with embeddings.
+
+Segmentation of overlapping windows, one embedding for every few seconds of a voice alone,
+clustering in two levels, and a vote of the windows on every frame. Memory grows with the
+recording by about 12 MB an hour.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podtool.artifacts import Embedding, Segment, Speaker, Turn
+from podtool.audio import Audio, AudioSource
+from podtool.engines.diarization_cluster import (
+    Count,
+    SpeakerModel,
+    assign_local,
+    cluster,
+    pooled,
+    unit,
+)
+from podtool.engines.diarization_windows import (
+    Unit,
+    Windows,
+    collect_units,
+    link,
+    local_vectors,
+    vote_how_many,
+    vote_speakers,
+)
+from podtool.engines.embedding_campplus import CampPlusEmbedding
+from podtool.engines.segmentation_pyannote import FRAME_STEP, RATE, WINDOW, PyannoteSegmentation
+from podtool.engines.vad_silero import SileroVad, hysteresis
+from podtool.errors import InputError
+from podtool.progress import OnProgress, Progress, Timings, ignore
+from podtool.resample import at_rate
+from podtool.segments import Span, fill_gaps, intersect, total
+
+Floats = NDArray[np.float32]
+
+
+def _param(default: float | int | None, text: str) -> object:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class DiarizeParams:
+    """Settings of diarization; see the help text of each."""
+
+    speakers: int | None = field(default=None, metadata={"help": "exactly this many people"})
+    min_speakers: int = field(default=1, metadata={"help": "at least this many people"})
+    max_speakers: int = field(default=20, metadata={"help": "at most this many people"})
+    fill_gap_s: float = field(
+        default=0.5, metadata={"help": "pauses up to this long inside a turn count as speech"}
+    )
+    min_turn_s: float = field(default=0.2, metadata={"help": "shorter turns are dropped"})
+    hop_s: float = field(default=2.5, metadata={"help": "distance of the 10 s windows"})
+    unit_s: float = field(default=4.0, metadata={"help": "longest stretch embedded at once"})
+    speech_onset: float = field(default=0.5, metadata={"help": "probability that starts speech"})
+    speech_offset: float = field(default=0.4, metadata={"help": "probability that ends speech"})
+    overlap_onset: float = field(
+        default=0.5, metadata={"help": "probability of two voices that counts as overlap"}
+    )
+    merge_bound: float = field(
+        default=0.0, metadata={"help": "least score of one voice (log ratio per dimension)"}
+    )
+    smallest_speaker_s: float = field(
+        default=2.0, metadata={"help": "a voice heard alone for less than this is no speaker"}
+    )
+    enrolled_cosine: float = field(
+        default=0.5, metadata={"help": "similarity from which an enrolled name is given"}
+    )
+    noise_s: float = field(
+        default=1.4, metadata={"help": "seconds of speech that carry as much noise as voice"}
+    )
+    ceiling: float = field(
+        default=0.8, metadata={"help": "correlation of two long stretches of one voice"}
+    )
+    link_agreement: float = field(
+        default=0.6, metadata={"help": "agreement of two windows on one local speaker"}
+    )
+
+    def count(self) -> Count:
+        """Bounds on the number of speakers. Raises InputError where they contradict."""
+        if self.speakers is not None:
+            if self.speakers < 1:
+                raise InputError("the number of speakers must be at least 1")
+            return Count(self.speakers, self.speakers)
+        if not 1 <= self.min_speakers <= self.max_speakers:
+            raise InputError(
+                f"no number of speakers is at least {self.min_speakers} "
+                f"and at most {self.max_speakers}"
+            )
+        return Count(self.min_speakers, self.max_speakers)
+
+
+@dataclass(frozen=True, slots=True)
+class DiarizeEngines:
+    """The three models that diarization uses."""
+
+    vad: SileroVad
+    segmentation: PyannoteSegmentation
+    embedding: CampPlusEmbedding
+
+
+@dataclass(frozen=True, slots=True)
+class Diarization:
+    """The rows of a diarization, in order of time; speakers in order of first appearance."""
+
+    turns: tuple[Turn, ...] = ()
+    overlaps: tuple[Segment, ...] = ()
+    speakers: tuple[Speaker, ...] = ()
+
+    @property
+    def speech_s(self) -> float:
+        """Seconds in which anyone speaks."""
+        return total(Span(t.start, t.end) for t in self.turns)
+
+    @property
+    def overlap_s(self) -> float:
+        return sum(s.end - s.start for s in self.overlaps)
+
+
+def diarize(
+    audio: AudioSource,
+    recording: str,
+    engines: DiarizeEngines,
+    params: DiarizeParams = DiarizeParams(),  # noqa: B008 - frozen
+    enrolled: Mapping[str, Floats] | None = None,
+    on_progress: OnProgress = ignore,
+    timings: Timings | None = None,
+    workers: int = 0,
+) -> Diarization:
+    """Turns, overlaps and speakers of a recording of any rate and channel count.
+
+    `enrolled` maps names to CAM++ embeddings (192,). `workers` threads (0: one per core) change
+    the time, never the result. No speech gives no rows.
+    """
+    timings = timings if timings is not None else Timings()
+    count = params.count()
+    with timings.part("resample"):
+        mono = at_rate(audio, RATE)
+    duration = audio.frames / audio.sample_rate
+    with ThreadPoolExecutor(workers or _cores()) as pool:
+        with timings.part("segmentation"):
+            windows = _segment(mono, engines.segmentation, params, pool, on_progress)
+        how_many = vote_how_many(windows)
+        chains = link(windows, params.link_agreement)
+        step = FRAME_STEP / RATE
+        units = collect_units(
+            windows,
+            chains,
+            longest=round(params.unit_s / step),
+            far=round(5.0 / step),
+            shortest=round(0.25 / step),
+            edge=3,
+        )
+        with timings.part("embedding"):
+            vectors = _embed(mono, units, engines, pool, on_progress)
+    if not units:
+        return Diarization()
+    with timings.part("clustering"):
+        seconds = np.array([u.frames * step * (1.0 if u.clean else 0.3) for u in units], np.float32)
+        model = SpeakerModel(params.noise_s, params.ceiling)
+        labels = cluster(
+            vectors,
+            seconds,
+            model,
+            count,
+            params.merge_bound,
+            params.smallest_speaker_s,
+            block=250,
+        )
+        sums, _ = pooled(labels, vectors, seconds)
+        centres = unit(sums)
+        local, frames = local_vectors(windows, units, chains, vectors)
+        of_chain: dict[int, Floats] = {}
+        for u, v, s in zip(units, vectors, seconds, strict=True):
+            of_chain[u.chain] = of_chain.get(u.chain, np.zeros_like(v)) + v * s
+        assigned = assign_local(local, frames, chains, centres, of_chain)
+        votes = vote_speakers(windows, assigned, len(centres))
+    spans = _decode(how_many, votes, params, engines, duration)
+    return _rows(recording, spans, votes, centres, engines, params, enrolled or {}, duration)
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _segment(
+    mono: AudioSource,
+    engine: PyannoteSegmentation,
+    params: DiarizeParams,
+    pool: ThreadPoolExecutor,
+    on_progress: OnProgress,
+) -> Windows:
+    hop = max(1, round(params.hop_s * RATE / FRAME_STEP))
+    hop_samples = hop * FRAME_STEP
+    count = 1 + max(0, -(-(mono.frames - WINDOW) // hop_samples))
+    length = 1 + (WINDOW - 991) // FRAME_STEP
+    frames = max(1, 1 + (mono.frames - 991) // FRAME_STEP)
+    probabilities = np.zeros((count, length, 7), np.float16)
+    probabilities[:, :, 0] = 1.0
+
+    def inputs() -> Iterator[Audio]:
+        for k in range(count):
+            at = k * hop_samples
+            yield mono.read(at, min(at + WINDOW, mono.frames))
+
+    for k, found in enumerate(_in_order(pool, engine.activity, inputs())):
+        probabilities[k, : len(found)] = found
+        done = min(mono.frames, k * hop_samples + WINDOW) / RATE
+        on_progress(Progress("diarize: segmentation", done, mono.frames / RATE))
+    return Windows(probabilities, hop, min(frames, (count - 1) * hop + length))
+
+
+def _in_order(pool, work, items):  # type: ignore[no-untyped-def]
+    """Results of work(item) in order, with at most a few items in flight."""
+    from collections import deque
+
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 8:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _embed(
+    mono: AudioSource,
+    units: Sequence[Unit],
+    engines: DiarizeEngines,
+    pool: ThreadPoolExecutor,
+    on_progress: OnProgress,
+) -> Floats:
+    engine = engines.embedding
+
+    def inputs() -> Iterator[list[Floats]]:
+        for u in units:
+            parts = []
+            for a, b in u.runs:
+                start = a * FRAME_STEP + 360
+                parts.append(mono.read(start, start + (b - a) * FRAME_STEP).samples[0])
+            yield parts
+
+    def work(parts: list[Floats]) -> Floats:
+        return engine.embed_features(np.concatenate([engine.features(p) for p in parts]))
+
+    vectors = np.zeros((len(units), engine.dim), np.float32)
+    for i, vector in enumerate(_in_order(pool, work, inputs())):
+        vectors[i] = vector
+        on_progress(Progress("diarize: embedding", i + 1, len(units), "units"))
+    return vectors
+
+
+def _decode(
+    how_many: Floats,
+    votes: Floats,
+    params: DiarizeParams,
+    engines: DiarizeEngines,
+    duration: float,
+) -> list[list[Span]]:
+    """Votes -> spans of each speaker: as many as there are voices, the strongest first."""
+    speech = hysteresis(1 - how_many[:, 0], params.speech_onset, params.speech_offset)
+    double = how_many[:, 2] > params.overlap_onset
+    order = np.argsort(-votes, axis=1, kind="stable")
+    active = np.zeros(votes.shape, bool)
+    rows = np.arange(len(votes))
+    known = votes[rows, order[:, 0]] > 0
+    active[rows, order[:, 0]] = speech & known
+    if votes.shape[1] > 1:
+        both = double & (votes[rows, order[:, 1]] > 0.1)
+        active[rows[both], order[both, 1]] = True
+    grid = engines.segmentation.grid
+    result = []
+    for g in range(votes.shape[1]):
+        spans = fill_gaps(grid.spans(active[:, g]), params.fill_gap_s)
+        spans = [Span(max(0.0, s.start), min(s.end, duration)) for s in spans]
+        result.append([s for s in spans if s.duration >= params.min_turn_s])
+    return result
+
+
+def _rows(
+    recording: str,
+    spans: list[list[Span]],
+    votes: Floats,
+    centres: Floats,
+    engines: DiarizeEngines,
+    params: DiarizeParams,
+    enrolled: Mapping[str, Floats],
+    duration: float,
+) -> Diarization:
+    present = [g for g in range(len(spans)) if spans[g]]
+    present.sort(key=lambda g: (spans[g][0].start, g))
+    label = {g: f"S{i + 1}" for i, g in enumerate(present)}
+    every = sorted((s.start, s.end, label[g], g) for g in present for s in spans[g])
+    grid = engines.segmentation.grid
+    turns = []
+    for i, (start, end, name, g) in enumerate(every, 1):
+        a, b = grid.nearest(start), max(grid.nearest(end), grid.nearest(start) + 1)
+        score = float(np.clip(votes[max(0, a) : b, g].mean(), 0, 1)) if b > a else 0.0
+        turns.append(
+            Turn(f"t{i:04d}", recording, round(start, 6), round(end, 6), name, round(score, 4))
+        )
+    overlaps = [
+        Segment(recording, round(s.start, 6), round(s.end, 6), "overlap") for s in _overlap(spans)
+    ]
+    names = _named(centres, present, enrolled, params.enrolled_cosine)
+    speakers = []
+    for g in present:
+        others = [s for h in present if h != g for s in spans[h]]
+        own = [t for t in turns if t.speaker == label[g]]
+        seconds = sum(t.end - t.start for t in own)
+        score = sum((t.score or 0) * (t.end - t.start) for t in own) / max(seconds, 1e-9)
+        speakers.append(
+            Speaker(
+                label[g],
+                recording,
+                round(seconds, 6),
+                round(total(intersect(spans[g], others)), 6),
+                names.get(g),
+                round(score, 4),
+                Embedding("campplus", tuple(round(float(x), 6) for x in centres[g])),
+            )
+        )
+    return Diarization(tuple(turns), tuple(overlaps), tuple(speakers))
+
+
+def _overlap(spans: list[list[Span]]) -> list[Span]:
+    found: list[Span] = []
+    for g in range(len(spans)):
+        for h in range(g):
+            found += intersect(spans[g], spans[h])
+    return fill_gaps(found, 0.0)
+
+
+def _named(
+    centres: Floats, present: Sequence[int], enrolled: Mapping[str, Floats], least: float
+) -> dict[int, str]:
+    """Speakers with an enrolled name: best pairs first, each name once."""
+    pairs = [
+        (float(centres[g] @ unit(np.asarray(v, np.float32))), name, g)
+        for name, v in enrolled.items()
+        for g in present
+    ]
+    given: dict[int, str] = {}
+    for cosine, name, g in sorted(pairs, key=lambda p: (-p[0], p[1], p[2])):
+        if cosine >= least and g not in given and name not in given.values():
+            given[g] = name
+    return given
