@@ -29,7 +29,7 @@ Samples = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recipe:
-    """`overlap` is the share of turns that begin early, by `early_s`; levels are dB under speech."""
+    """`overlap` is the share of turns that begin early, by `early_s`; levels: dB under speech."""
 
     name: str
     speakers: int

@@ -17,7 +17,7 @@ from podtool.errors import EngineFailure, ModelError
 MIN_FRAMES = 20  # below this the statistics of the pooling layer are noise
 
 
-class CampPlusEmbedding:
+class CamPlusPlus:
     """Voice -> point on the unit sphere of 192 dimensions."""
 
     info: ClassVar[EngineInfo] = EngineInfo(

@@ -38,7 +38,7 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
                     nn.BatchNorm2d(channels),
                 )
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
             return relu(y + self.shortcut(x))
 
@@ -52,7 +52,7 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
             self.conv2 = nn.Conv2d(channels, channels, 3, (2, 1), 1, bias=False)
             self.bn2 = nn.BatchNorm2d(channels)
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             x = relu(self.bn1(self.conv1(x.unsqueeze(1))))
             x = relu(self.bn2(self.conv2(self.layer2(self.layer1(x)))))
             return x.flatten(1, 2)
@@ -78,7 +78,7 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
             self.linear2 = nn.Conv1d(inputs // 2, outputs, 1)
             self.segment = segment
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             pooled = avg_pool1d(x, self.segment, self.segment, ceil_mode=True)
             pooled = pooled.unsqueeze(-1).expand(-1, -1, -1, self.segment).flatten(2)
             context = x.mean(-1, keepdim=True) + pooled[..., : x.shape[-1]]
@@ -104,7 +104,7 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
                     f"tdnnd{i + 1}", DenseTdnnLayer(inputs + i * growth, growth, dilation)
                 )
 
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             for layer in self.children():
                 x = cat([x, layer(x)], 1)
             return x
@@ -119,7 +119,7 @@ def build(features: int = 80, embedding: int = 192) -> torch.nn.Module:
             return self.linear(self.nonlinear(x))
 
     class StatisticsPool(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
+        def forward(self, x: Tensor) -> Any:
             mean = x.mean(-1)
             count = x.shape[-1]
             variance = ((x - mean.unsqueeze(-1)) ** 2).sum(-1) / (count - 1)

@@ -28,7 +28,7 @@ QUIET_DBFS = -30.0
 _BATCH = 16
 
 
-class Ge2eEmbedding:
+class Ge2e:
     """Voice -> point on the unit sphere of 256 dimensions, all values positive."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
@@ -120,7 +120,7 @@ def convert(source: Path, target: Path) -> None:
             self.lstm = nn.LSTM(BANDS, 256, 3, batch_first=True)
             self.linear = nn.Linear(256, 256)
 
-        def forward(self, mels: Tensor) -> Tensor:
+        def forward(self, mels: Tensor) -> Any:
             last = self.lstm(mels)[0][:, -1]
             raw = torch.relu(self.linear(last))
             return raw / raw.norm(dim=1, keepdim=True).clamp(min=1e-9)

@@ -61,7 +61,7 @@ class PyannoteSegmentation:
         if len(samples) < RATE:
             samples = np.pad(samples, (0, RATE - len(samples)))
         logs = self._session.run(None, {"samples": samples[None].astype(np.float32)})[0][0]
-        return np.exp(logs[:frames], dtype=np.float32)
+        return np.asarray(np.exp(logs[:frames]), np.float32)
 
 
 def convert(source: Path, target: Path) -> None:

@@ -8,9 +8,11 @@ recording by about 12 MB an hour.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ from podtool.engines.diarization_windows import (
     vote_how_many,
     vote_speakers,
 )
-from podtool.engines.embedding_campplus import CampPlusEmbedding
+from podtool.engines.embedding_campplus import CamPlusPlus
 from podtool.engines.segmentation_pyannote import FRAME_STEP, RATE, WINDOW, PyannoteSegmentation
 from podtool.engines.vad_silero import SileroVad, hysteresis
 from podtool.errors import InputError
@@ -43,10 +45,8 @@ from podtool.resample import at_rate
 from podtool.segments import Span, fill_gaps, intersect, total
 
 Floats = NDArray[np.float32]
-
-
-def _param(default: float | int | None, text: str) -> object:
-    return field(default=default, metadata={"help": text})
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class DiarizeEngines:
 
     vad: SileroVad
     segmentation: PyannoteSegmentation
-    embedding: CampPlusEmbedding
+    embedding: CamPlusPlus
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +223,11 @@ def _segment(
     return Windows(probabilities, hop, min(frames, (count - 1) * hop + length))
 
 
-def _in_order(pool, work, items):  # type: ignore[no-untyped-def]
+def _in_order(
+    pool: ThreadPoolExecutor, work: Callable[[_In], _Out], items: Iterable[_In]
+) -> Iterator[_Out]:
     """Results of work(item) in order, with at most a few items in flight."""
-    from collections import deque
-
-    waiting: deque = deque()
+    waiting: deque[Future[_Out]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))
         if len(waiting) > 8:
