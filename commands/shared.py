@@ -260,6 +260,14 @@ def read_input(name: str, stem: str | None = "speech") -> Source:
     return Source(rows, recording, audio)
 
 
+def warn_of_oddities(audio: AudioFile) -> None:
+    """Read the audio once and tell what is odd about it. Raises InputError for NaN, truncation."""
+    from podtool.inspection import inspect, oddities
+
+    for line in oddities(inspect(audio)):
+        warn(line)
+
+
 def context(device: str | None = None) -> EngineContext:
     """What engines are loaded with: the model store and the device."""
     from podtool.engines.protocols import EngineContext
