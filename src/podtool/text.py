@@ -63,7 +63,7 @@ def cardinal(number: int) -> str:
 
 
 def year(number: int) -> str:
-    """A four-digit number read as a year: 1945 is "nineteen forty five", 1905 "nineteen oh five"."""
+    """A number read as a year: 1945 is "nineteen forty five", 1905 "nineteen oh five"."""
     high, low = divmod(number, 100)
     if number % 1000 < 10:  # 1000, 2000 .. 2009
         return cardinal(number)
@@ -85,7 +85,9 @@ def ordinal(number: int) -> str:
 
 
 def _plural(words: str) -> str:
-    return words[:-1] + "ies" if words.endswith("y") else words + ("es" if words[-1] == "x" else "s")
+    if words.endswith("y"):
+        return words[:-1] + "ies"
+    return words + ("es" if words[-1] == "x" else "s")
 
 
 def _read_number(match: re.Match[str]) -> str:
@@ -202,8 +204,9 @@ _OUR = (
     "tumour valour vapour vigour dolour colourless colouring harbinger"
 ).split()
 _SPELLINGS = {
-    "grey": "gray", "greyish": "grayish", "plough": "plow", "centre": "center", "theatre": "theater",
-    "metre": "meter", "litre": "liter", "fibre": "fiber", "sombre": "somber", "spectre": "specter",
+    "grey": "gray", "greyish": "grayish", "plough": "plow", "centre": "center",
+    "theatre": "theater", "metre": "meter", "litre": "liter", "fibre": "fiber",
+    "sombre": "somber", "spectre": "specter",
     "lustre": "luster", "sabre": "saber", "sceptre": "scepter", "calibre": "caliber",
     "meagre": "meager", "manoeuvre": "maneuver", "defence": "defense", "offence": "offense",
     "pretence": "pretense", "licence": "license", "practise": "practice", "cheque": "check",
@@ -285,7 +288,7 @@ _NUMBER_WORDS = frozenset([*_ONES, *_TENS])
 
 
 def spread_words(words: list[str], start: float, end: float) -> list[tuple[str, float, float]]:
-    """(word, start, end) with the time shared out by number of letters: times without an aligner."""
+    """(word, start, end), the time shared out by number of letters: times without an aligner."""
     weights = [2 + sum(c.isalnum() for c in word) for word in words]
     whole = sum(weights) or 1
     times: list[tuple[str, float, float]] = []

@@ -6,6 +6,7 @@ plain power `length ** alpha`; deterministic, ties go to the lower token.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Hypothesis:
     total: float
 
     def score(self, alpha: float) -> float:
-        return self.total / float(max(1, len(self.log_probs))) ** alpha
+        return self.total / math.pow(max(1, len(self.log_probs)), alpha)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> Scores:

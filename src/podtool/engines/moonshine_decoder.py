@@ -92,7 +92,10 @@ class MoonshineModel:
         for name in self._past:
             frames = 0 if ".decoder." in name else states.shape[1]
             past[name] = np.zeros((1, _HEADS, frames, _HEAD_DIM), np.float32)
-        feed = {"encoder_attention_mask": mask, "encoder_hidden_states": states}
+        feed: dict[str, NDArray[Any]] = {
+            "encoder_attention_mask": mask,
+            "encoder_hidden_states": states,
+        }
 
         def run(tokens: list[int], cached: bool) -> Scores:
             rows = len(tokens)
@@ -122,7 +125,7 @@ class MoonshineModel:
         return beam_search(run([START], False)[0], step, END, beam, longest, alpha)
 
     def words(self, hypothesis: Hypothesis) -> list[tuple[str, float]]:
-        """The written words of a hypothesis, each with its probability (geometric mean of tokens)."""
+        """The written words of a hypothesis, each with its probability (mean over tokens)."""
         found: list[tuple[bytearray, list[float]]] = []
         space = _SPACE.encode()
         for token, log_prob in zip(hypothesis.tokens, hypothesis.log_probs, strict=False):

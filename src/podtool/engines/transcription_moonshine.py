@@ -21,7 +21,7 @@ LEVEL_DBFS = -23.0
 SILENCE_DBFS = -70.0
 
 
-class MoonshineTranscription:
+class Moonshine:
     """Beam search over the direct ONNX models; word scores are token probabilities."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
