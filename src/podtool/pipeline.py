@@ -6,22 +6,24 @@ Every function returns the new rows alone, a `provenance` row first; `timings` g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from podtool import provenance
-from podtool.artifacts import Recording, Row
+from podtool.artifacts import Recording, Row, Turn
 from podtool.audio import AudioSource
 from podtool.engines import choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.keys import Components
+from podtool.keys import Components, content_of
 from podtool.progress import OnProgress, Timings, ignore
+from podtool.rowio import of_kind
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from podtool.stages.diarize import DiarizeParams
+    from podtool.stages.transcribe import TranscribeParams
 
 
 def engine_info(stage: str, name: str, context: EngineContext) -> EngineInfo:
@@ -82,6 +84,51 @@ def diarize_file(
     )
     made_by = provenance.provenance(diarize_key(recording, context, params, enrolled))
     return [made_by, *found.turns, *found.overlaps, *found.speakers]
+
+
+# ---------------------------------------------------------------- transcribe
+
+
+def transcribe_key(
+    recording: Recording,
+    turns: Sequence[Turn],
+    context: EngineContext,
+    params: TranscribeParams,
+    engine: str = "auto",
+    heard: str | None = None,
+) -> Components:
+    """What a transcript depends on; `heard` is the hash of the audio read, if not the recording."""
+    infos = {
+        "transcription": engine_info("transcription", engine, context),
+        "alignment": engine_info("alignment", "pocketsphinx", context),
+    }
+    inputs = {"audio": heard or recording.sha256, "turns": content_of(turns)}
+    return provenance.components("transcribe", context, infos, params, inputs)
+
+
+def transcribe_file(
+    audio: AudioSource,
+    recording: Recording,
+    rows: Sequence[Row],
+    context: EngineContext,
+    params: TranscribeParams,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    engine: str = "auto",
+    streams: Mapping[str, AudioSource] | None = None,
+    heard: str | None = None,
+) -> list[Row]:
+    """Rows: provenance, utterances with words. `rows` brings the turns to read."""
+    from podtool.stages.transcribe import transcribe
+
+    timings = timings if timings is not None else Timings()
+    turns = of_kind(rows, Turn)
+    key = transcribe_key(recording, turns, context, params, engine, heard)
+    with timings.part("load"):
+        recogniser = load("transcription", engine, context)
+        aligner = load("alignment", "pocketsphinx", context)
+    found = transcribe(audio, turns, recogniser, aligner, params, streams, on_progress, timings)
+    return [provenance.provenance(key), *found]
 
 
 def _hash(value: Any) -> str:

@@ -28,6 +28,12 @@ RECORDING = Recording("r", "/nowhere.wav", "0" * 64, 8000, 1, 8000)
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.fixture(autouse=True)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process loses no page of the system's cache: fsync is for power cuts, and slow."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 def small_run(folder: Path, setting: int) -> None:
     """Two stages with audio and rows, and takes in the pool, as `replace` has them."""
     with RunDir(folder, STAGES) as run:
