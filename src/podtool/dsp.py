@@ -63,7 +63,9 @@ def window_starts(frames: int, window: int, hop: int) -> range:
     return range(0, max(1, frames - (window - hop)), hop)
 
 
-def overlap_add(windows: Iterable[Samples], frames: int, window: int, hop: int) -> Iterator[Samples]:
+def overlap_add(
+    windows: Iterable[Samples], frames: int, window: int, hop: int
+) -> Iterator[Samples]:
     """Results on the grid of `window_starts` -> consecutive pieces, `frames` in all.
 
     Each window (the last one cut at the end of the signal) is crossfaded with the one before over
