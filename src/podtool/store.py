@@ -42,7 +42,7 @@ class Stamp:
 
 
 class ModelStore:
-    """Weights on this machine. `folder` is what engines ask; `pull` is the only one that fetches."""
+    """Weights on this machine: engines ask `folder`, and only `pull` fetches."""
 
     def __init__(self, home: Path | None = None, table: ModelTable | None = None) -> None:
         self.home = home or default_home()
