@@ -1,0 +1,74 @@
+"""`podtool transcribe`: who said what, when."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import shared
+from .shared import Device, EngineName, Force, Input, Out, Preset, Settings, TimingsFlag
+
+Language = Annotated[
+    str | None, typer.Option("--language", help="Language of the recording, such as en.")
+]
+
+
+def transcribe(
+    input: Input,
+    language: Language = None,
+    engine: EngineName = None,
+    source: Annotated[
+        str, typer.Option("--from", help="Stem to listen to where rows bring one, or 'mixture'.")
+    ] = "speech",
+    output: Out = None,
+    force: Force = False,
+    preset: Preset = None,
+    settings: Settings = None,
+    device: Device = None,
+    timings: TimingsFlag = False,
+) -> None:
+    """Write down what is said: `utterance` rows with speaker and words; every word has times.
+
+    Rows with turns are read turn by turn; audio, or rows without turns, is diarized first.
+    Overlapping speech gives overlapping utterances.
+    """
+    from podtool.artifacts import Segment, Speaker, Turn, Utterance
+    from podtool.pipeline import diarize_file, transcribe_file
+    from podtool.progress import Timings
+    from podtool.rowio import of_kind
+    from podtool.stages.diarize import DiarizeParams
+    from podtool.stages.transcribe import TranscribeParams, transcript_metrics
+
+    if output is not None:
+        shared.refuse_existing(output, force)
+    given = shared.read_input(input, None if source == "mixture" else source)
+    params = shared.resolve_params(TranscribeParams, {"language": language}, preset, settings)
+    context = shared.context(device)
+    shared.warn_of_oddities(given.audio)
+    parts = Timings()
+    rows = [r for r in given.rows if not isinstance(r, Utterance)]
+    with shared.progress() as observe:
+        if not any(isinstance(r, (Turn, Speaker, Segment)) for r in rows):
+            diarize_params = shared.resolve_params(DiarizeParams, {}, preset, settings)
+            rows += diarize_file(
+                given.audio, given.recording, context, diarize_params, parts, observe
+            )
+        found = transcribe_file(
+            given.audio,
+            given.recording,
+            rows,
+            context,
+            params,
+            parts,
+            observe,
+            engine or "auto",
+        )
+    utterances = of_kind(found, Utterance)
+    told = transcript_metrics(utterances, params)
+    extra = shared.timing_rows(parts, "transcribe") if timings else []
+    shared.write_out([*rows, *found, *told, *extra], output, force)
+    if not utterances:
+        shared.warn("no speech was found: there are no utterances")
+        return
+    shared.note("; ".join(f"{m.name.replace('_', ' ')} {m.value:.3g} {m.unit}" for m in told))
