@@ -202,40 +202,43 @@ def _renumber(labels: Sequence[int] | Ints) -> Ints:
     return np.array([seen.setdefault(int(x), len(seen)) for x in labels], np.int64)
 
 
-def assign_local(
-    sums: Floats, frames: Floats, chains: Ints, centres: Floats, chain_vectors: dict[int, Floats]
+def smooth(
+    labels: Ints,
+    vectors: Floats,
+    seconds: Floats,
+    chain_of: Ints,
+    model: SpeakerModel,
+    dims: float,
+    switch: float,
 ) -> Ints:
-    """Name each window's local speakers: nearest centres, two of a window never the same.
+    """Labels along each chain by Viterbi: short units lean on their neighbours.
 
-    sums (windows, 3, dim) and frames (windows, 3) as from `local_vectors`; where a window has
-    nothing of a local speaker, the vector of its whole chain stands in. -> (windows, 3), -1 where
-    nothing is known.
+    `dims` independent dimensions turn scores into log likelihoods; `switch` is the cost of a
+    change of speaker inside a chain, in nats.
     """
-    windows = len(sums)
-    assigned = np.full((windows, 3), -1, np.int64)
-    speakers = len(centres)
-    for k in range(windows):
-        rows: list[tuple[int, Floats]] = []
-        for s in range(3):
-            vector: Floats | None = sums[k, s] if frames[k, s] > 0 else None
-            if vector is None:
-                vector = chain_vectors.get(int(chains[k, s]))
-            if vector is not None:
-                rows.append((s, centres @ unit(vector) * np.float32(max(frames[k, s], 1.0))))
-        _best_distinct(rows, speakers, assigned[k])
-    return assigned
+    sums, totals = pooled(labels, vectors, seconds)
+    centres = unit(sums)
+    cosine = unit(vectors) @ centres.T
+    loud = dims * model.score(cosine, seconds[:, None], totals[None, :])
+    result = labels.copy()
+    for c in np.unique(chain_of):
+        members = np.flatnonzero(chain_of == c)
+        result[members] = _viterbi(loud[members], switch)
+    return result
 
 
-def _best_distinct(rows: list[tuple[int, Floats]], speakers: int, into: Ints) -> None:
-    """Give the rows different speakers so that the total is greatest; a spare row gets none."""
-    if not rows:
-        return
-    from scipy.optimize import linear_sum_assignment
-
-    gain = np.stack([r for _, r in rows])
-    picked, named = linear_sum_assignment(-gain)
-    for i, g in zip(picked, named, strict=True):
-        into[rows[i][0]] = g
-    if len(rows) > speakers:
-        for i in set(range(len(rows))) - set(picked.tolist()):
-            into[rows[i][0]] = -1
+def _viterbi(loglik: Floats, switch: float) -> Ints:
+    """Best path through (steps, states) where staying is free and any change costs `switch`."""
+    steps, states = loglik.shape
+    best = loglik[0].astype(np.float64)
+    back = np.zeros((steps, states), np.int64)
+    for t in range(1, steps):
+        leader = int(np.argmax(best))
+        stay = best >= best[leader] - switch
+        back[t] = np.where(stay, np.arange(states), leader)
+        best = np.where(stay, best, best[leader] - switch) + loglik[t]
+    path = np.zeros(steps, np.int64)
+    path[-1] = int(np.argmax(best))
+    for t in range(steps - 1, 0, -1):
+        path[t - 1] = back[t, path[t]]
+    return path

@@ -102,135 +102,136 @@ def link(windows: Windows, agreement: float) -> Ints:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """Frames in which one chain speaks, to be embedded together."""
+class Chain:
+    """The activity of one linked local speaker from frame `start` on."""
 
-    chain: int
-    runs: tuple[tuple[int, int], ...]
-    clean: bool
+    number: int
+    start: int
+    trace: Floats
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.trace)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Frames [start, stop) in which one chain speaks, to be embedded together."""
+
+    chain: int  # its place in the list of chains
+    start: int
+    stop: int
+    clean: bool  # nobody else speaks meanwhile
 
     @property
     def frames(self) -> int:
-        return sum(b - a for a, b in self.runs)
+        return self.stop - self.start
 
 
-def collect_units(
-    windows: Windows, chains: Ints, longest: int, far: int, shortest: int, edge: int
-) -> list[Unit]:
-    """Stretches of each chain alone, joined to units of at most `longest` frames.
-
-    Runs more than `far` frames apart do not share a unit; `edge` frames are taken off both ends
-    of a run that is long enough; a chain that is never alone for `shortest` frames gives one unit
-    of its overlapped frames. Every frame of a chain is in one unit at most.
-    """
+def traces(windows: Windows, numbers: Ints) -> list[Chain]:
+    """The chains that are ever active, each averaged over all windows that see its frames."""
     trust = windows.weights()
     seen = np.full(windows.total, 1e-6, np.float32)
+    where: dict[int, list[tuple[int, int]]] = {}
     for k in range(windows.count):
         first, last = windows.extent(k)
         seen[first:last] += trust[: last - first]
-    where: dict[int, list[tuple[int, int]]] = {}
-    for k in range(windows.count):
         for s in range(3):
-            where.setdefault(int(chains[k, s]), []).append((k, s))
-    traces: dict[int, tuple[int, Floats]] = {}
-    busiest = np.zeros(windows.total, np.float32)
-    second = np.zeros(windows.total, np.float32)
-    for chain, places in where.items():
-        start = windows.extent(places[0][0])[0]
-        stop = windows.extent(places[-1][0])[1]
-        trace = np.zeros(stop - start, np.float32)
-        for k, s in places:
-            first, last = windows.extent(k)
-            n = last - first
-            trace[first - start : last - start] += windows.local(k)[:n, s] * trust[:n]
-        trace /= seen[start:stop]
-        if trace.max(initial=0.0) < 0.5:
-            continue
-        traces[chain] = (start, trace)
-        top = busiest[start:stop]
-        second[start:stop] = np.maximum(second[start:stop], np.minimum(top, trace))
-        busiest[start:stop] = np.maximum(top, trace)
+            where.setdefault(int(numbers[k, s]), []).append((k, s))
+    sums: dict[int, Floats] = {}
+    result: list[Chain] = []
+    for k in range(windows.count):  # one window's activity at a time
+        first, last = windows.extent(k)
+        n = last - first
+        activity = windows.local(k)[:n] * trust[:n, None]
+        for s in range(3):
+            number = int(numbers[k, s])
+            places = where[number]
+            start = windows.extent(places[0][0])[0]
+            if number not in sums:
+                sums[number] = np.zeros(windows.extent(places[-1][0])[1] - start, np.float32)
+            sums[number][first - start : last - start] += activity[:, s]
+            if places[-1][0] == k:
+                trace = sums.pop(number) / seen[start : windows.extent(k)[1]]
+                if trace.max(initial=0.0) >= 0.5:
+                    result.append(Chain(number, start, trace))
+    return sorted(result, key=lambda c: (c.start, c.number))
+
+
+def pauses(nobody: Floats, reach: int, least: float) -> NDArray[np.bool_]:
+    """Frames at which speech may change hands: local maxima of the probability of nobody.
+
+    A maximum counts from `least` on, however small: the model bridges short pauses, and says so.
+    """
+    padded = np.pad(nobody, reach, mode="edge")
+    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(1)
+    return np.asarray((nobody >= around) & (nobody >= least))
+
+
+def collect_units(
+    chains: Sequence[Chain],
+    total: int,
+    cuts: NDArray[np.bool_],
+    longest: int,
+    shortest: int,
+) -> list[Unit]:
+    """Stretches of each chain alone, cut at pauses, none over `longest` frames.
+
+    A chain that is never alone for `shortest` frames gives its overlapped stretches. Every frame
+    of a chain is in one unit at most.
+    """
+    busiest = np.zeros(total, np.float32)
+    second = np.zeros(total, np.float32)
+    for chain in chains:
+        here = slice(chain.start, chain.stop)
+        top = busiest[here].copy()
+        second[here] = np.maximum(second[here], np.minimum(top, chain.trace))
+        busiest[here] = np.maximum(top, chain.trace)
     units: list[Unit] = []
-    for chain, (start, trace) in traces.items():
-        here = slice(start, start + len(trace))
-        active = (trace > 0.5) & (trace >= busiest[here])
-        alone = active & (second[here] < 0.3)
-        found = _pack(_runs(alone, start, edge), longest, far)
-        clean = [Unit(chain, r, True) for r in found if sum(b - a for a, b in r) >= shortest]
-        if not clean:
-            mixed = _pack(_runs(trace > 0.5, start, 0), longest, far)
-            clean = [Unit(chain, r, False) for r in mixed if sum(b - a for a, b in r) >= shortest]
-        units += clean
-    units.sort(key=lambda u: (u.runs[0], u.chain))
-    return units
+    for i, chain in enumerate(chains):
+        here = slice(chain.start, chain.stop)
+        strongest = (chain.trace > 0.5) & (chain.trace >= busiest[here])
+        alone = strongest & (second[here] < 0.3) & ~cuts[here]
+        found = _stretches(alone, chain.start, longest, shortest)
+        clean = bool(found)
+        if not found:
+            found = _stretches(chain.trace > 0.5, chain.start, longest, shortest)
+        units += [Unit(i, a, b, clean) for a, b in found]
+    return sorted(units, key=lambda u: (u.start, u.chain))
 
 
-def _runs(mask: NDArray[np.bool_], offset: int, edge: int) -> list[tuple[int, int]]:
+def _stretches(
+    mask: NDArray[np.bool_], offset: int, longest: int, shortest: int
+) -> list[tuple[int, int]]:
+    """Runs of a mask of at least `shortest` frames, long ones in equal parts."""
     steps = np.diff(np.concatenate(([0], mask.astype(np.int8), [0])))
     found = []
     for a, b in zip(np.flatnonzero(steps == 1), np.flatnonzero(steps == -1), strict=True):
-        trimmed = edge if b - a > 6 * edge else 0
-        found.append((int(a) + offset + trimmed, int(b) + offset - trimmed))
+        if b - a >= shortest:
+            edges = np.linspace(a, b, -(-(b - a) // longest) + 1).round().astype(int) + offset
+            found += [(int(x), int(y)) for x, y in zip(edges[:-1], edges[1:], strict=True)]
     return found
 
 
-def _pack(
-    runs: Sequence[tuple[int, int]], longest: int, far: int
-) -> list[tuple[tuple[int, int], ...]]:
-    """Runs -> groups of at most `longest` frames; longer runs are cut into equal parts."""
-    groups: list[list[tuple[int, int]]] = []
-    size = 0
-    for a, b in runs:
-        parts = -(-(b - a) // longest)
-        edges = np.linspace(a, b, parts + 1).round().astype(int)
-        for x, y in zip(edges[:-1], edges[1:], strict=True):
-            near = groups and x - groups[-1][-1][1] <= far
-            if near and size + (y - x) <= longest:
-                groups[-1].append((int(x), int(y)))
-                size += int(y - x)
-            else:
-                groups.append([(int(x), int(y))])
-                size = int(y - x)
-    return [tuple(g) for g in groups]
+def vote_speakers(
+    chains: Sequence[Chain], units: Sequence[Unit], labels: Ints, speakers: int, total: int
+) -> Floats:
+    """(total, speakers): activity of each speaker, from chains whose units have labels.
 
-
-def local_vectors(
-    windows: Windows, units: Sequence[Unit], chains: Ints, vectors: Floats
-) -> tuple[Floats, Floats]:
-    """Each window's local speakers as sums of unit embeddings, weighted by common frames.
-
-    -> (windows, 3, dim) and the frames behind each, (windows, 3).
+    A chain's frames belong to the speaker of its nearest unit, so that a chain in which the
+    segmentation missed a change of speaker is divided at the pause between two units.
     """
-    by_chain: dict[int, list[int]] = {}
-    for i, unit in enumerate(units):
-        by_chain.setdefault(unit.chain, []).append(i)
-    sums = np.zeros((windows.count, 3, vectors.shape[1]), np.float32)
-    frames = np.zeros((windows.count, 3), np.float32)
-    for k in range(windows.count):
-        first, last = windows.extent(k)
-        for s in range(3):
-            for i in by_chain.get(int(chains[k, s]), ()):
-                common = sum(max(0, min(b, last) - max(a, first)) for a, b in units[i].runs)
-                if common:
-                    sums[k, s] += vectors[i] * common
-                    frames[k, s] += common
-    return sums, frames
-
-
-def vote_speakers(windows: Windows, assigned: Ints, speakers: int) -> Floats:
-    """(total, speakers): activity of each speaker averaged over windows.
-
-    `assigned` (windows, 3) names the speaker of each local one, -1 for nobody.
-    """
-    votes = np.zeros((windows.total, speakers), np.float32)
-    weight = np.full((windows.total, 1), 1e-6, np.float32)
-    trust = windows.weights()
-    for k in range(windows.count):
-        first, last = windows.extent(k)
-        n = last - first
-        local = windows.local(k)[:n]
-        weight[first:last, 0] += trust[:n]
-        for g in set(assigned[k].tolist()) - {-1}:
-            same = local[:, assigned[k] == g].max(1)
-            votes[first:last, g] += same * trust[:n]
-    return votes / weight
+    votes = np.zeros((total, speakers), np.float32)
+    of_chain: dict[int, list[int]] = {}
+    for i, u in enumerate(units):
+        of_chain.setdefault(u.chain, []).append(i)
+    for c, members in of_chain.items():
+        chain = chains[c]
+        edges = [chain.start]
+        for i, j in zip(members[:-1], members[1:], strict=True):
+            edges.append((units[i].stop + units[j].start) // 2)
+        edges.append(chain.stop)
+        for i, a, b in zip(members, edges[:-1], edges[1:], strict=True):
+            part = chain.trace[a - chain.start : b - chain.start]
+            votes[a:b, labels[i]] = np.maximum(votes[a:b, labels[i]], part)
+    return votes

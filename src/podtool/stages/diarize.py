@@ -19,20 +19,14 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Embedding, Segment, Speaker, Turn
 from podtool.audio import Audio, AudioSource
-from podtool.engines.diarization_cluster import (
-    Count,
-    SpeakerModel,
-    assign_local,
-    cluster,
-    pooled,
-    unit,
-)
+from podtool.engines.diarization_cluster import Count, SpeakerModel, cluster, pooled, smooth, unit
 from podtool.engines.diarization_windows import (
     Unit,
     Windows,
     collect_units,
     link,
-    local_vectors,
+    pauses,
+    traces,
     vote_how_many,
     vote_speakers,
 )
@@ -81,6 +75,16 @@ class DiarizeParams:
     )
     ceiling: float = field(
         default=0.8, metadata={"help": "correlation of two long stretches of one voice"}
+    )
+    shortest_unit_s: float = field(
+        default=0.3, metadata={"help": "shorter stretches are not embedded"}
+    )
+    pause_probability: float = field(
+        default=0.05, metadata={"help": "probability of silence at which speakers may change"}
+    )
+    dims: float = field(default=60.0, metadata={"help": "independent dimensions of the embedding"})
+    switch_cost: float = field(
+        default=4.0, metadata={"help": "cost of a change of speaker that segmentation missed, nats"}
     )
     link_agreement: float = field(
         default=0.6, metadata={"help": "agreement of two windows on one local speaker"}
@@ -150,22 +154,23 @@ def diarize(
     with ThreadPoolExecutor(workers or _cores()) as pool:
         with timings.part("segmentation"):
             windows = _segment(mono, engines.segmentation, params, pool, on_progress)
-        how_many = vote_how_many(windows)
-        chains = link(windows, params.link_agreement)
-        step = FRAME_STEP / RATE
-        units = collect_units(
-            windows,
-            chains,
-            longest=round(params.unit_s / step),
-            far=round(5.0 / step),
-            shortest=round(0.25 / step),
-            edge=3,
-        )
+        with timings.part("linking"):
+            how_many = vote_how_many(windows)
+            chains = traces(windows, link(windows, params.link_agreement))
+            cuts = pauses(how_many[:, 0], reach=10, least=params.pause_probability)
+            units = collect_units(
+                chains,
+                windows.total,
+                cuts,
+                longest=round(params.unit_s * RATE / FRAME_STEP),
+                shortest=round(params.shortest_unit_s * RATE / FRAME_STEP),
+            )
         with timings.part("embedding"):
             vectors = _embed(mono, units, engines, pool, on_progress)
     if not units:
         return Diarization()
     with timings.part("clustering"):
+        step = FRAME_STEP / RATE
         seconds = np.array([u.frames * step * (1.0 if u.clean else 0.3) for u in units], np.float32)
         model = SpeakerModel(params.noise_s, params.ceiling)
         labels = cluster(
@@ -177,14 +182,10 @@ def diarize(
             params.smallest_speaker_s,
             block=250,
         )
-        sums, _ = pooled(labels, vectors, seconds)
-        centres = unit(sums)
-        local, frames = local_vectors(windows, units, chains, vectors)
-        of_chain: dict[int, Floats] = {}
-        for u, v, s in zip(units, vectors, seconds, strict=True):
-            of_chain[u.chain] = of_chain.get(u.chain, np.zeros_like(v)) + v * s
-        assigned = assign_local(local, frames, chains, centres, of_chain)
-        votes = vote_speakers(windows, assigned, len(centres))
+        chain_of = np.array([u.chain for u in units])
+        labels = smooth(labels, vectors, seconds, chain_of, model, params.dims, params.switch_cost)
+        centres = unit(pooled(labels, vectors, seconds)[0])
+        votes = vote_speakers(chains, units, labels, len(centres), windows.total)
     spans = _decode(how_many, votes, params, engines, duration)
     return _rows(recording, spans, votes, centres, engines, params, enrolled or {}, duration)
 
@@ -245,16 +246,13 @@ def _embed(
 ) -> Floats:
     engine = engines.embedding
 
-    def inputs() -> Iterator[list[Floats]]:
+    def inputs() -> Iterator[Floats]:
         for u in units:
-            parts = []
-            for a, b in u.runs:
-                start = a * FRAME_STEP + 360
-                parts.append(mono.read(start, start + (b - a) * FRAME_STEP).samples[0])
-            yield parts
+            start = u.start * FRAME_STEP + 360
+            yield mono.read(start, start + u.frames * FRAME_STEP).samples[0]
 
-    def work(parts: list[Floats]) -> Floats:
-        return engine.embed_features(np.concatenate([engine.features(p) for p in parts]))
+    def work(samples: Floats) -> Floats:
+        return engine.embed_features(engine.features(samples))
 
     vectors = np.zeros((len(units), engine.dim), np.float32)
     for i, vector in enumerate(_in_order(pool, work, inputs())):
