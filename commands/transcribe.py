@@ -65,7 +65,7 @@ def transcribe(
             engine or "auto",
         )
     utterances = of_kind(found, Utterance)
-    told = transcript_metrics(utterances, params)
+    told = transcript_metrics(utterances, params.low_confidence)
     extra = shared.timing_rows(parts, "transcribe") if timings else []
     shared.write_out([*rows, *found, *told, *extra], output, force)
     if not utterances:
