@@ -7,14 +7,16 @@ Every function returns the new rows alone, a `provenance` row first; `timings` g
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podtool import provenance
-from podtool.artifacts import Recording, Row, Turn
-from podtool.audio import AudioSource
+from podtool.artifacts import Metric, Recording, Row, Stem, Turn
+from podtool.audio import AudioSource, AudioWriter, sha256_of
 from podtool.engines import choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.keys import Components, content_of
+from podtool.keys import Components, content_of, key_of
 from podtool.progress import OnProgress, Timings, ignore
 from podtool.rowio import of_kind
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from podtool.stages.diarize import DiarizeParams
+    from podtool.segments import Span
+    from podtool.stages.separate import SeparateParams
     from podtool.stages.transcribe import TranscribeParams
 
 
@@ -84,6 +88,76 @@ def diarize_file(
     )
     made_by = provenance.provenance(diarize_key(recording, context, params, enrolled))
     return [made_by, *found.turns, *found.overlaps, *found.speakers]
+
+
+# ---------------------------------------------------------------- separate
+
+
+def separate_key(
+    recording: Recording,
+    context: EngineContext,
+    params: SeparateParams,
+    speech_spans: Sequence[Span] | None = None,
+) -> Components:
+    """What the stems depend on."""
+    infos = {"separation": engine_info("separation", params.engine, context)}
+    inputs = {"recording": recording.sha256, "name": recording.id}
+    if speech_spans is not None:
+        spans = [[round(a, 6), round(b, 6)] for a, b in speech_spans]
+        inputs["speech"] = key_of({"spans": spans})
+    return provenance.components("separate", context, infos, params, inputs)
+
+
+def separate_file(
+    audio: AudioSource,
+    recording: Recording,
+    context: EngineContext,
+    params: SeparateParams,
+    out_dir: Path,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    speech_spans: Sequence[Span] | None = None,
+) -> list[Row]:
+    """Writes speech.wav and background.wav (float); rows: provenance, two stems, metrics.
+
+    `speech_spans`: where somebody speaks, where that is known. Raises OutputError.
+    """
+    from podtool.stages.separate import STEMS, StemSummary, separate
+
+    timings = timings if timings is not None else Timings()
+    key = separate_key(recording, context, params, speech_spans)
+    with timings.part("load"):
+        engine = load("separation", params.engine, context)
+    summary = StemSummary()
+    paths = {name: out_dir / f"{name}.wav" for name in STEMS}
+    with timings.part("separation"), ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(AudioWriter(path, audio.sample_rate, audio.channels, "float"))
+            for name, path in paths.items()
+        }
+        workers = context.threads or 2
+        for block in separate(audio, engine, speech_spans, params, on_progress, workers):
+            writers["speech"].write(block.speech)
+            writers["background"].write(block.background)
+            summary.add(block)
+    stems = [
+        Stem(
+            id=f"{recording.id}-{name}",
+            recording=recording.id,
+            name=name,
+            path=str(path.absolute()),
+            sha256=sha256_of(path),
+            sample_rate=audio.sample_rate,
+            channels=audio.channels,
+            frames=audio.frames,
+        )
+        for name, path in paths.items()
+    ]
+    told = [
+        Metric("speech_energy_share", summary.speech_share, "share"),
+        Metric("stems_sum_error", summary.sum_error, "samples"),
+    ]
+    return [provenance.provenance(key), *stems, *told]
 
 
 # ---------------------------------------------------------------- transcribe
