@@ -292,7 +292,7 @@ class Limiter:
         smooth = oaconvolve(lowest, window / window.sum(), mode="same")
         first = pad - half  # frame of allowed[i] is i + half
         gains = np.minimum(smooth[first : first + middle.shape[1]], 1.0)
-        return (middle * gains).astype(np.float32)
+        return np.asarray(middle * gains, np.float32)
 
 
 def limit(
