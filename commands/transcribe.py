@@ -71,4 +71,9 @@ def transcribe(
     if not utterances:
         shared.warn("no speech was found: there are no utterances")
         return
-    shared.note("; ".join(f"{m.name.replace('_', ' ')} {m.value:.3g} {m.unit}" for m in told))
+    value = {m.name: m.value for m in told}
+    shared.note(
+        f"{value['words']:.0f} words in {len(utterances)} utterances, "
+        f"{value['words_per_second']:.1f} words/s; {value['low_confidence_share']:.0%} doubtful, "
+        f"{value['interpolated_share']:.0%} with interpolated times"
+    )
