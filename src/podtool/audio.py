@@ -90,8 +90,7 @@ class AudioFile:
         start = max(0, start)
         stop = self.frames if stop is None else min(stop, self.frames)
         count = max(0, stop - start)
-        self._file.seek(min(start, self.frames))
-        samples = self._file.read(count, dtype="float32", always_2d=True).T
+        samples = self._samples(min(start, self.frames), count)
         if samples.shape[1] != count:
             at = (start + samples.shape[1]) / self.sample_rate
             raise InputError(
@@ -107,6 +106,20 @@ class AudioFile:
                 "Export the file again from the program that made it.",
             )
         return Audio(np.ascontiguousarray(samples), self.sample_rate)
+
+    def _samples(self, start: int, count: int) -> NDArray[np.float32]:
+        import soundfile
+
+        try:
+            self._file.seek(start)
+            samples: NDArray[np.float32] = self._file.read(count, dtype="float32", always_2d=True).T
+        except soundfile.LibsndfileError as error:
+            raise InputError(
+                f"{self.path} is damaged or truncated near {start / self.sample_rate:.0f} s: "
+                f"{error.error_string}",
+                "Copy or download the file again.",
+            ) from None
+        return samples
 
     def close(self) -> None:
         self._file.close()

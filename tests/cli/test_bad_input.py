@@ -138,7 +138,7 @@ ROW = {"kind": "turn", "v": 1, "id": "t1", "recording": "r", "start": 0.1, "end"
         ({"start": 2.0, "end": 1.0}, "before it starts"),
         ({"start": -1.0}, "before the recording"),
         ({"start": "soon"}, "expected a number"),
-        ({"speaker": None}, "instead of null"),
+        ({"score": None}, "instead of null"),
     ],
 )
 def test_bad_rows(run: Run, tmp_path: Path, tone: Path, change: Any, says: str) -> None:
