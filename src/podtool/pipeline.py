@@ -6,28 +6,35 @@ Every function returns the new rows alone, a `provenance` row first; `timings` g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podtool import provenance
-from podtool.artifacts import Metric, Recording, Row, Stem, Turn
-from podtool.audio import AudioSource, AudioWriter, sha256_of
+from podtool.artifacts import Metric, Recording, Row, Stem, Take, Turn, Voice
+from podtool.audio import AudioSource, AudioWriter, blocks, sha256_of
 from podtool.engines import choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.keys import Components, content_of, key_of
+from podtool.errors import EngineFailure, EngineUnavailableError, InputError
+from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.progress import OnProgress, Timings, ignore
 from podtool.rowio import of_kind
+from podtool.segments import Span, intersect, subtract
+from podtool.takepool import TakePool
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from podtool.stages.convert import ConvertParams
     from podtool.stages.diarize import DiarizeParams
-    from podtool.segments import Span
     from podtool.stages.separate import SeparateParams
     from podtool.stages.transcribe import TranscribeParams
+
+log = logging.getLogger(__name__)
 
 
 def engine_info(stage: str, name: str, context: EngineContext) -> EngineInfo:
@@ -203,6 +210,190 @@ def transcribe_file(
         aligner = load("alignment", "pocketsphinx", context)
     found = transcribe(audio, turns, recogniser, aligner, params, streams, on_progress, timings)
     return [provenance.provenance(key), *found]
+
+
+# ---------------------------------------------------------------- synthesize, by conversion
+
+
+def convert_key(
+    recording: Recording,
+    rows: Sequence[Row],
+    voices: Mapping[str, Voice],
+    context: EngineContext,
+    params: ConvertParams,
+    overlap: str = "keep",
+    seed: int = 0,
+    heard: str | None = None,
+) -> Components:
+    """What the takes of converted turns depend on; `voices`: speaker label -> voice."""
+    infos = {
+        "conversion": engine_info("conversion", _engine_of(voices), context),
+        "embedding": engine_info("embedding", "campplus", context),
+    }
+    inputs = {"audio": heard or recording.sha256, "turns": content_of(of_kind(rows, Turn))}
+    inputs |= {f"voice of {label}": _voice_content(v) for label, v in sorted(voices.items())}
+    settings = {**dataclasses.asdict(params), "method": "convert", "overlap": overlap}
+    return provenance.components("synthesize", context, infos, settings, inputs, seed)
+
+
+def convert_turns(
+    audio: AudioSource,
+    recording: Recording,
+    rows: Sequence[Row],
+    voices: Mapping[str, Voice],
+    context: EngineContext,
+    params: ConvertParams,
+    out_dir: Path,
+    pool: TakePool,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    overlap: str = "keep",
+    seed: int = 0,
+    heard: str | None = None,
+    on_take: Callable[[str, str], None] | None = None,
+) -> list[Row]:
+    """Every turn of the speakers in `voices` (label -> voice) as a take in that voice.
+
+    `audio` is the recording or its speech stem, `heard` the hash of it where it is not the
+    recording itself. Takes that `pool` has are not made again; `on_take(id, key)` is told of each
+    one made. Writes <take id>.wav into `out_dir`; rows: provenance, takes in order of time.
+    Raises EngineUnavailableError for `overlap="separate"`.
+    """
+    from podtool.engines.world_profile import SpeechProfile
+    from podtool.stages.convert import analyse_speaker, convert, speaker_spans, turn_frames
+
+    timings = timings if timings is not None else Timings()
+    turns = of_kind(rows, Turn)
+    made_by = convert_key(recording, rows, voices, context, params, overlap, seed, heard)
+    with timings.part("load"):
+        engine = load("conversion", _engine_of(voices), context)
+        embedder = load("embedding", "campplus", context)
+    takes: list[Take] = []
+    for label, voice in voices.items():
+        slots = replaced_slots(turns, label, overlap)
+        spans = speaker_spans(turns, label)
+        common = {
+            "engine": made_by["engines"],
+            "models": made_by["models"],
+            "params": made_by["params"],
+            "audio": made_by["inputs"]["audio"],
+            "speaker": [[round(a, 6), round(b, 6)] for a, b in spans],
+            "voice": _voice_content(voice),
+        }
+        keys = {
+            t.id: key_of({**common, "slot": [round(t.start, 6), round(t.end, 6)]}) for t, _ in slots
+        }
+        missing = [t for t, _ in slots if pool.get(keys[t.id]) is None]
+        if missing:
+            with timings.part("analysis"):
+                source = analyse_speaker(audio, spans, engine, params, context.threads, on_progress)
+                target = SpeechProfile.load(Path(voice.path))
+                mapping = engine.voice_map(source, target, params.mapping())
+            for line in mapping.warnings:
+                log.warning("%s as %s: %s", label, voice.name, line)
+            vector = _vector(voice)
+            with timings.part("conversion"):
+                for done in convert(
+                    audio,
+                    missing,
+                    engine,
+                    mapping,
+                    params,
+                    embedder if vector is not None else None,
+                    vector,
+                    context.threads,
+                    on_progress,
+                ):
+                    key = keys[done.turn.id]
+                    pool.put(key, (b for _, b in blocks(done.audio)), {"checks": done.checks})
+                    if on_take is not None:
+                        on_take(take_id(done.turn.id), key)
+        for turn, keep in slots:
+            finished = pool.get(keys[turn.id])
+            if finished is None:
+                raise EngineFailure(f"the take of turn {turn.id} was lost while others were made")
+            path = out_dir / f"{take_id(turn.id)}.wav"
+            pool.copy_to(finished, path)
+            first, stop = turn_frames(audio, turn)
+            takes.append(
+                Take(
+                    id=take_id(turn.id),
+                    recording=recording.id,
+                    speaker=label,
+                    voice=voice.id,
+                    method="convert",
+                    path=str(path.absolute()),
+                    sha256=finished.sha256,
+                    sample_rate=audio.sample_rate,
+                    channels=1,
+                    frames=stop - first,
+                    start=turn.start,
+                    end=turn.end,
+                    seed=row_seed(seed, turn.id),
+                    turn=turn.id,
+                    tempo=1.0,
+                    fits=True,
+                    keep=tuple((s.start, s.end) for s in keep) or None,
+                    checks=finished.facts["checks"],
+                )
+            )
+    takes.sort(key=lambda t: (t.start, t.end, t.id))
+    return [provenance.provenance(made_by), *takes]
+
+
+SHORT_PART_S = 0.1  # less than this between overlaps is kept too: a fade would eat it
+
+
+def replaced_slots(
+    turns: Sequence[Turn], speaker: str, overlap: str
+) -> list[tuple[Turn, list[Span]]]:
+    """The turns of a speaker that get a take, each with the parts that stay original.
+
+    `keep`: wherever anybody else's turn overlaps. Turns that are overlapped throughout get none.
+    """
+    if overlap == "separate":
+        raise EngineUnavailableError(
+            "no engine here separates two people who talk at once",
+            "Use --overlap keep (overlaps stay original) or --overlap convert.",
+        )
+    others = [Span(t.start, t.end) for t in turns if t.speaker != speaker]
+    found: list[tuple[Turn, list[Span]]] = []
+    for turn in turns:
+        if turn.speaker != speaker:
+            continue
+        whole = [Span(turn.start, turn.end)]
+        keep = intersect(whole, others) if overlap == "keep" else []
+        parts = [p for p in subtract(whole, keep) if p.duration >= SHORT_PART_S]
+        if keep:
+            keep = subtract(whole, parts)
+        if parts:
+            found.append((turn, keep))
+    return found
+
+
+def take_id(of: str) -> str:
+    """The id of the take of a turn or utterance: k0007 of t0007."""
+    return f"k{of[1:]}" if of[:1] in "tu" and of[1:].isdigit() else f"k-{of}"
+
+
+def _engine_of(voices: Mapping[str, Voice]) -> str:
+    names = sorted({v.engine for v in voices.values()})
+    if len(names) > 1:
+        raise InputError(f"the voices are of different engines: {', '.join(names)}")
+    return names[0] if names else "auto"
+
+
+def _voice_content(voice: Voice) -> str:
+    embedding = voice.embedding.vector if voice.embedding else ()
+    return key_of({"state": voice.sha256, "embedding": [round(x, 6) for x in embedding]})
+
+
+def _vector(voice: Voice) -> NDArray[np.float32] | None:
+    import numpy as np
+
+    if voice.embedding is None or voice.embedding.model != "campplus":
+        return None
+    return np.array(voice.embedding.vector, np.float32)
 
 
 def _hash(value: Any) -> str:
