@@ -1,0 +1,250 @@
+"""Voice conversion by WORLD: pitch and envelope of one speaker moved onto another's statistics.
+
+The part below 8 kHz is analysed, mapped and synthesised at 16 kHz; above it the source's own high
+band is kept and follows the change of level just below. Nothing here knows of speaker embeddings.
+Sources: see `world_frames` and `world_mapping`; mapping log-F0 by mean and spread follows
+D. Chappell, J. Hansen, Eurospeech 1998; leaving silence and the energy contour alone follows the
+differential conversion of K. Kobayashi, T. Toda, S. Nakamura, Interspeech 2014.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podtool.audio import Audio
+from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.engines.world_frames import (
+    BANDS,
+    BINS,
+    CENTRES,
+    FRAME_S,
+    FROM_MEL,
+    RATE,
+    Frames,
+    analyse,
+    cosines,
+    smooth,
+    synthesise,
+)
+from podtool.engines.world_mapping import MappingParams, Step, apply, fit
+from podtool.engines.world_profile import (
+    LOG10,
+    SPEECH_RANGE_DB,
+    SpeechProfile,
+    build_profile,
+    frame_level,
+)
+from podtool.errors import EngineFailure
+from podtool.resample import resample, to_mono
+
+ORDER = 40  # cepstra for all 80 bands
+VOICING_FRAMES = 9  # the maps of voiced and unvoiced frames blend over 45 ms
+FADE_DB = 10.0  # the mapping fades out this far below the range of speech
+SPREAD_LIMITS = (0.7, 1.4)  # how far the range of intonation may be changed
+GAIN_LIMIT = 15.0  # dB, of the high band
+EDGE = (CENTRES > 6500) & (CENTRES < 7500)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceMap:
+    """All that turns one speaker into another: made once per pair by `World.voice_map`."""
+
+    bands: int  # of the mel grid that both sides have
+    voiced: list[Step]
+    unvoiced: list[Step]
+    source_level: float  # natural log power of the source's loud frames
+    log_f0: tuple[float, float, float]  # median of the source, of the target, ratio of the spreads
+    high_band_db: float  # static change of the band above 8 kHz
+    warnings: tuple[str, ...] = ()
+
+    def pitch(self, f0: Floats) -> Floats:
+        """(n,) Hz -> Hz; unvoiced frames stay 0."""
+        source, target, ratio = self.log_f0
+        out = np.zeros_like(f0)
+        voiced = f0 > 0
+        moved = (np.log(f0[voiced]) - source) * ratio + target
+        out[voiced] = np.exp(np.clip(moved, np.log(55.0), np.log(600.0)))
+        return out
+
+    def change(self, frames: Frames) -> Floats:
+        """(n, 80) what is added to the log envelope."""
+        envelope = frames.envelope
+        dct = cosines(self.bands, cepstral_order(self.bands))
+        cepstra = envelope[:, : self.bands] @ dct.T
+        weight = smooth((frames.f0 > 0).astype(np.float64)[:, None], VOICING_FRAMES)
+        change = weight * (apply(self.voiced, cepstra) - cepstra)
+        change += (1 - weight) * (apply(self.unvoiced, cepstra) - cepstra)
+        change[:, 0] = 0.0  # the level contour stays the source's
+        depth = (frame_level(envelope) - self.source_level) * 10 / LOG10 + SPEECH_RANGE_DB
+        change *= np.clip(1 + depth / FADE_DB, 0.0, 1.0)[:, None]
+        bands = change @ dct
+        if self.bands < BANDS:
+            beyond = bands[:, -3:].mean(axis=1, keepdims=True)
+            bands = np.hstack([bands, np.repeat(beyond, BANDS - self.bands, axis=1)])
+        return np.asarray(bands)
+
+
+def cepstral_order(bands: int) -> int:
+    """Cepstra kept of a grid cut to its lowest `bands` bands."""
+    return min(bands, max(8, round(ORDER * bands / BANDS)))
+
+
+class World:
+    """The embedded conversion engine."""
+
+    info: ClassVar[EngineInfo] = EngineInfo(
+        name="world",
+        stage="conversion",
+        version="1",
+        licence="MIT",
+        tier="embedded",
+        sample_rate=0,
+        packages=("pyworld",),
+        install="pip install pyworld 'setuptools<81'   (needs a C++ compiler)",
+    )
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self:
+        return cls()
+
+    def enrol(self, clips: Iterable[Audio], workers: int = 1) -> SpeechProfile:
+        """Clips of one person, any rate and channels -> the profile of the speech in them."""
+        clips = list(clips)
+        rate = max((c.sample_rate for c in clips), default=RATE)
+        with ThreadPoolExecutor(max(1, workers)) as pool:  # WORLD works outside the interpreter
+            analysed = list(pool.map(_speech_of, clips))
+        stretches = [frames for frames, _ in analysed]
+        ratios = [ratio for _, ratio in analysed]
+        count = sum(n for _, n in ratios)
+        ratio = sum(r * n for r, n in ratios) / count if count else None
+        return build_profile(stretches, rate, ratio)
+
+    def voice_map(
+        self, source: SpeechProfile, target: SpeechProfile, params: MappingParams | None = None
+    ) -> VoiceMap:
+        """Fit the map from one person to another; deterministic, about 2 s per minute of both."""
+        params = params or MappingParams()
+        limit = min(source.bandwidth_hz, target.bandwidth_hz)
+        bands = max(8, int((CENTRES <= limit).sum())) if limit > 0 else BANDS
+        dct = cosines(bands, cepstral_order(bands))
+        a = source.envelope[:, :bands].astype(np.float64) @ dct.T
+        b = target.envelope[:, :bands].astype(np.float64) @ dct.T
+        high = 0.0
+        if source.high_band_db is not None and target.high_band_db is not None:
+            high = float(np.clip(target.high_band_db - source.high_band_db, -10.0, 10.0))
+        return VoiceMap(
+            bands=bands,
+            voiced=fit(a[source.voiced], b[target.voiced], params, params.classes),
+            unvoiced=fit(a[~source.voiced], b[~target.voiced], params, params.classes_unvoiced),
+            source_level=source.level,
+            log_f0=_pitch_map(source, target),
+            high_band_db=high,
+            warnings=_bandwidth_warnings(source, target),
+        )
+
+    def convert(self, speech: Audio, voice: VoiceMap) -> Audio:
+        """Speech at any rate -> mono of the same rate and exactly the same number of frames.
+
+        Raises EngineFailure where WORLD breaks down.
+        """
+        mono = to_mono(speech)
+        if not mono.frames:
+            return mono
+        try:
+            frames, high = _frames(mono)
+            change = voice.change(frames)
+            low = Audio(_rendered(frames, change, voice)[None, :], RATE)
+        except (ValueError, MemoryError, FloatingPointError) as error:
+            raise EngineFailure(f"WORLD failed on {mono.duration:.2f} s: {error}") from error
+        out = _fitted(resample(low, mono.sample_rate).samples[0], mono.frames)
+        if high is not None:
+            gain = _high_gain(change, voice.high_band_db, mono)
+            out = out + high * gain.astype(np.float32)
+        return Audio(out[None, :], mono.sample_rate)
+
+
+def _speech_of(clip: Audio) -> tuple[Frames, tuple[float, int]]:
+    """Frames without what a profile does not keep, and the ratio of the high band."""
+    frames, high = _frames(to_mono(clip))
+    ratio = (0.0, 0) if high is None else _high_band_ratio(frames, high, clip.sample_rate)
+    return replace(frames, aperiodicity=np.zeros((0, BINS))), ratio
+
+
+def _frames(mono: Audio) -> tuple[Frames, NDArray[np.float32] | None]:
+    """Frames of the part below 8 kHz, and the rest at the rate of the audio (None: no rest)."""
+    low = resample(mono, RATE)
+    frames = analyse(low.samples[0])
+    if mono.sample_rate <= RATE:
+        return frames, None
+    back = _fitted(resample(low, mono.sample_rate).samples[0], mono.frames)
+    return frames, mono.samples[0] - back
+
+
+def _fitted(samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
+    if len(samples) < frames:
+        samples = np.pad(samples, (0, frames - len(samples)))
+    return samples[:frames]
+
+
+def _rendered(frames: Frames, change: Floats, voice: VoiceMap) -> NDArray[np.float32]:
+    """Mapped frames as sound, each frame at the level that it had."""
+    spectrum = frames.spectrum * np.exp(change @ FROM_MEL.T)
+    lost = np.log(frames.spectrum.sum(axis=1)) - np.log(spectrum.sum(axis=1))
+    spectrum *= np.exp(smooth(lost[:, None], 5))
+    return synthesise(replace(frames, f0=voice.pitch(frames.f0), spectrum=spectrum))
+
+
+def _high_gain(change: Floats, static_db: float, mono: Audio) -> Floats:
+    """(frames,) gain of the band above 8 kHz: that of 6.5 to 7.5 kHz, smoothed over 35 ms."""
+    edge = smooth(change[:, EDGE].mean(axis=1, keepdims=True), 7)[:, 0] * 10 / LOG10
+    gain_db = np.clip(edge + static_db, -GAIN_LIMIT, GAIN_LIMIT)
+    times = np.arange(mono.frames) / mono.sample_rate
+    return np.asarray(10 ** (np.interp(times, np.arange(len(gain_db)) * FRAME_S, gain_db) / 20))
+
+
+def _high_band_ratio(frames: Frames, high: NDArray[np.float32], rate: int) -> tuple[float, int]:
+    """(dB, frames): power above 8 kHz over that of 5 to 8 kHz, in unvoiced loud frames."""
+    size = round(FRAME_S * rate)
+    count = min(len(frames.f0), len(high) // size)
+    power = (high[: count * size].reshape(count, size).astype(np.float64) ** 2).mean(axis=1)
+    bins = slice(round(5000 / RATE * 2 * (BINS - 1)), BINS)
+    below = frames.spectrum[:count, bins].mean(axis=1) * 3 / 8  # 3 of the 8 kHz
+    use = (frames.f0[:count] == 0) & (below > np.percentile(below, 70) if count else False)
+    if not use.any():
+        return 0.0, 0
+    return float(10 * np.log10((power[use].mean() + 1e-14) / (below[use].mean() + 1e-14))), int(
+        use.sum()
+    )
+
+
+def _pitch_map(source: SpeechProfile, target: SpeechProfile) -> tuple[float, float, float]:
+    a, b = source.f0[source.voiced], target.f0[target.voiced]
+    if len(a) < 20 or len(b) < 20:
+        return 0.0, 0.0, 1.0
+    low_a, mid_a, high_a = np.percentile(np.log(a), [16, 50, 84])
+    low_b, mid_b, high_b = np.percentile(np.log(b), [16, 50, 84])
+    ratio = float(np.clip((high_b - low_b) / max(high_a - low_a, 1e-3), *SPREAD_LIMITS))
+    return float(mid_a), float(mid_b), ratio
+
+
+def _bandwidth_warnings(source: SpeechProfile, target: SpeechProfile) -> tuple[str, ...]:
+    have = min(target.bandwidth_hz, target.sample_rate / 2)
+    wanted = min(source.bandwidth_hz, source.sample_rate / 2)
+    if source.sample_rate > RATE and source.high_band_db is not None:
+        wanted = source.sample_rate / 2
+    if target.sample_rate > RATE and target.high_band_db is not None:
+        have = target.sample_rate / 2
+    if have >= 0.9 * wanted or not have:
+        return ()
+    return (
+        f"the reference holds nothing above {have / 1000:.1f} kHz and the recording goes to "
+        f"{wanted / 1000:.1f} kHz: above, the speaker's own sound is kept and follows in level",
+    )
