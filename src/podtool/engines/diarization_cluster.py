@@ -169,6 +169,7 @@ def _drop_small(
     while True:
         labels = _renumber(labels)
         sums, totals = pooled(labels, vectors, seconds)
+        totals = totals * np.where(np.bincount(labels) == 1, 0.5, 1.0)  # nothing to agree with
         if len(totals) <= max(least, 1) or totals.min() >= smallest_s:
             return labels
         small = int(np.argmin(totals))

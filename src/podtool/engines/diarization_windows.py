@@ -172,12 +172,15 @@ def collect_units(
     chains: Sequence[Chain],
     total: int,
     cuts: NDArray[np.bool_],
+    two: Floats,
+    purity: float,
     longest: int,
     shortest: int,
 ) -> list[Unit]:
     """Stretches of each chain alone, cut at pauses, none over `longest` frames.
 
-    A chain that is never alone for `shortest` frames gives its overlapped stretches. Every frame
+    Alone means that the probability of two voices (`two`, (total,)) and that of any other chain
+    stay under `purity`. A chain that is never alone for `shortest` frames gives its overlapped stretches. Every frame
     of a chain is in one unit at most.
     """
     busiest = np.zeros(total, np.float32)
@@ -191,7 +194,7 @@ def collect_units(
     for i, chain in enumerate(chains):
         here = slice(chain.start, chain.stop)
         strongest = (chain.trace > 0.5) & (chain.trace >= busiest[here])
-        alone = strongest & (second[here] < 0.3) & ~cuts[here]
+        alone = strongest & (np.maximum(second, two)[here] < purity) & ~cuts[here]
         found = _stretches(alone, chain.start, longest, shortest)
         clean = bool(found)
         if not found:

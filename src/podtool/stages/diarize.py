@@ -51,7 +51,7 @@ class DiarizeParams:
     min_speakers: int = field(default=1, metadata={"help": "at least this many people"})
     max_speakers: int = field(default=20, metadata={"help": "at most this many people"})
     fill_gap_s: float = field(
-        default=0.5, metadata={"help": "pauses up to this long inside a turn count as speech"}
+        default=1.0, metadata={"help": "pauses up to this long inside a turn count as speech"}
     )
     min_turn_s: float = field(default=0.2, metadata={"help": "shorter turns are dropped"})
     hop_s: float = field(default=2.5, metadata={"help": "distance of the 10 s windows"})
@@ -65,7 +65,16 @@ class DiarizeParams:
         default=0.0, metadata={"help": "least score of one voice (log ratio per dimension)"}
     )
     smallest_speaker_s: float = field(
-        default=2.0, metadata={"help": "a voice heard alone for less than this is no speaker"}
+        default=3.0, metadata={"help": "a voice heard alone for less than this is no speaker"}
+    )
+    smallest_share: float = field(
+        default=0.04, metadata={"help": "or for less than this share of the speech, in short files"}
+    )
+    purity: float = field(
+        default=0.3, metadata={"help": "probability of a second voice that spoils an embedding"}
+    )
+    least_voice: float = field(
+        default=0.25, metadata={"help": "mean Silero probability below which it is music or noise"}
     )
     enrolled_cosine: float = field(
         default=0.5, metadata={"help": "similarity from which an enrolled name is given"}
@@ -162,9 +171,15 @@ def diarize(
                 chains,
                 windows.total,
                 cuts,
+                how_many[:, 2],
+                params.purity,
                 longest=round(params.unit_s * RATE / FRAME_STEP),
                 shortest=round(params.shortest_unit_s * RATE / FRAME_STEP),
             )
+        with timings.part("vad"):
+            heard = _heard(mono, engines.vad, units, on_progress)
+            music = [u for u, p in zip(units, heard, strict=True) if p < params.least_voice]
+            units = [u for u, p in zip(units, heard, strict=True) if p >= params.least_voice]
         with timings.part("embedding"):
             vectors = _embed(mono, units, engines, pool, on_progress)
     if not units:
@@ -172,6 +187,7 @@ def diarize(
     with timings.part("clustering"):
         step = FRAME_STEP / RATE
         seconds = np.array([u.frames * step * (1.0 if u.clean else 0.3) for u in units], np.float32)
+        smallest_s = min(params.smallest_speaker_s, params.smallest_share * float(seconds.sum()))
         model = SpeakerModel(params.noise_s, params.ceiling)
         labels = cluster(
             vectors,
@@ -179,15 +195,22 @@ def diarize(
             model,
             count,
             params.merge_bound,
-            params.smallest_speaker_s,
+            smallest_s,
             block=250,
         )
         chain_of = np.array([u.chain for u in units])
         labels = smooth(labels, vectors, seconds, chain_of, model, params.dims, params.switch_cost)
         centres = unit(pooled(labels, vectors, seconds)[0])
         votes = vote_speakers(chains, units, labels, len(centres), windows.total)
+        _silence(how_many, music)
     spans = _decode(how_many, votes, params, engines, duration)
     return _rows(recording, spans, votes, centres, engines, params, enrolled or {}, duration)
+
+
+def _silence(how_many: Floats, units: Sequence[Unit]) -> None:
+    """Take back the speech of units that are none."""
+    for u in units:
+        how_many[u.start : u.stop] = (1.0, 0.0, 0.0)
 
 
 def _cores() -> int:
@@ -222,6 +245,29 @@ def _segment(
         done = min(mono.frames, k * hop_samples + WINDOW) / RATE
         on_progress(Progress("diarize: segmentation", done, mono.frames / RATE))
     return Windows(probabilities, hop, min(frames, (count - 1) * hop + length))
+
+
+def _heard(
+    mono: AudioSource, vad: SileroVad, units: Sequence[Unit], on_progress: OnProgress
+) -> Floats:
+    """Mean Silero probability of each unit."""
+    parts = []
+    state = None
+    size = 512 * 1024
+    for start in range(0, mono.frames, size):
+        block = mono.read(start, min(start + size, mono.frames)).samples[0]
+        found, state = vad.probabilities(block, state)
+        parts.append(found)
+        on_progress(
+            Progress("diarize: vad", min(start + size, mono.frames) / RATE, mono.frames / RATE)
+        )
+    sums = np.concatenate([[0.0], np.cumsum(np.concatenate(parts), dtype=np.float64)])
+    result = np.zeros(len(units), np.float32)
+    for i, u in enumerate(units):
+        a = min((u.start * FRAME_STEP + 360) // 512, len(sums) - 2)
+        b = max(a + 1, min(-(-(u.stop * FRAME_STEP + 360) // 512), len(sums) - 1))
+        result[i] = (sums[b] - sums[a]) / (b - a)
+    return result
 
 
 def _in_order(
