@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, TextIO
 
 import typer
 from typer.core import TyperGroup
@@ -341,7 +341,13 @@ def timing_rows(timings: Timings, stage: str) -> list[Row]:
     return [Metric(f"time_{k}", round(v, 4), "s", stage) for k, v in timings.seconds.items()]
 
 
-def table(title: str, columns: list[str], rows: Iterable[Iterable[str]], to_stdout: bool) -> None:
+def table(
+    title: str,
+    columns: list[str],
+    rows: Iterable[Iterable[str]],
+    to_stdout: bool,
+    justify: Literal["left", "right"] = "right",
+) -> None:
     """A Rich table on stdout (report commands) or stderr (beside data)."""
     from rich.console import Console
     from rich.table import Table
@@ -350,7 +356,7 @@ def table(title: str, columns: list[str], rows: Iterable[Iterable[str]], to_stdo
         return
     view = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        view.add_column(column, overflow="fold", justify="left" if i == 0 else "right")
+        view.add_column(column, overflow="fold", justify="left" if i == 0 else justify)
     for row in rows:
         view.add_row(*row)
     stream = sys.stdout if to_stdout else sys.stderr

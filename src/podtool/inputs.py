@@ -117,3 +117,12 @@ def recording_of(path: Path, audio: AudioFile) -> Recording:
         channels=audio.channels,
         frames=audio.frames,
     )
+
+
+def rows_or_path(name: str, stdin: Callable[[], BinaryIO]) -> tuple[list[Row] | None, Path]:
+    """What an input holds, its audio not opened: (rows, path), rows None where it is audio."""
+    if name == "-":
+        path, rows = _from_stdin(stdin())
+        return rows, path
+    path = Path(name)
+    return (read_rows(path) if _holds_rows(path) else None), path

@@ -7,6 +7,7 @@ Words are compared after `podtool.text.normalise`.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,9 +181,17 @@ def tcp_word_errors(
     """
     import meeteval.wer
 
-    return _multi_speaker(
-        reference, found, lambda *sides: meeteval.wer.tcpwer(*sides, collar=collar_s)
-    )
+    # It takes an utterance for a word when it looks at the times, and warns of words that are
+    # longer than the collar.
+    chatter = logging.getLogger("preprocess")
+    before = chatter.level
+    chatter.setLevel(logging.ERROR)
+    try:
+        return _multi_speaker(
+            reference, found, lambda *sides: meeteval.wer.tcpwer(*sides, collar=collar_s)
+        )
+    finally:
+        chatter.setLevel(before)
 
 
 def _multi_speaker(

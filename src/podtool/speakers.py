@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import tempfile
@@ -25,6 +26,8 @@ from podtool.home import home
 if TYPE_CHECKING:
     from podtool.engines.protocols import EngineContext
     from podtool.progress import OnProgress
+
+log = logging.getLogger(__name__)
 
 MODEL = "campplus"  # the embedding that diarization compares speakers by
 SHORTEST_S = 3.0  # less speech than this does not tell a person from others
@@ -100,8 +103,9 @@ def enrol(
 ) -> Known:
     """Listen to clips of one person and keep the name; `add` to the clips known already.
 
-    Raises InputError for a clip with two people or too little speech, or clips that are not of the
-    same person; OutputError for a name that is taken, without `add` or `force`.
+    Clips that do not sound like one person are logged as a warning. Raises InputError for a clip
+    with two people or too little speech; OutputError for a name that is taken, without `add` or
+    `force`.
     """
     name = check_name(name)
     old = next((k for k in known() if k.name == name), None)
@@ -117,6 +121,7 @@ def enrol(
         weights = [(c.speech_s, np.array(v)) for c, v in heard]
         if MODEL in old.embeddings:
             weights.append((old.speech_s, np.array(old.embeddings[MODEL])))
+    _warn_of_strangers(name, [v for _, v in weights])
     person = Known(
         name,
         ((old.clips if old is not None and add else ()) + tuple(c for c, _ in heard)),
@@ -124,6 +129,16 @@ def enrol(
     )
     save(person)
     return person
+
+
+def _warn_of_strangers(name: str, vectors: Sequence[NDArray[np.float64]]) -> None:
+    from podtool.stages.diarize import DiarizeParams
+
+    pairs = [float(a @ b) for i, a in enumerate(vectors) for b in vectors[:i]]
+    if pairs and min(pairs) < DiarizeParams().enrolled_cosine:
+        log.warning(
+            "the clips of %s may not be of one person: similarity down to %.2f", name, min(pairs)
+        )
 
 
 def listen(

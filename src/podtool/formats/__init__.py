@@ -6,12 +6,13 @@ Overlapping speech is kept by all of them. Reading is strict: InputError names f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from podtool.artifacts import Row, Speaker, Turn, Utterance
-from podtool.errors import InputError, UsageError
+from podtool.errors import InputError, OutputError, UsageError
 from podtool.formats import audacity, ctm, plain, rttm, seglst, subtitles, textgrid
 from podtool.formats.base import WHAT, Format
 from podtool.rowio import of_kind
@@ -108,6 +109,22 @@ def write_text(rows: Sequence[Row], format_: Format, what: str = "auto") -> str:
     return format_.write(rows, what)
 
 
+def write_file(path: str | Path, text: str) -> None:
+    """A text file, whole or not at all. Raises OutputError."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+
+
 def with_names(rows: Sequence[Row]) -> list[Row]:
     """Turns and utterances with the names of known people in place of S1, S2.
 
@@ -138,5 +155,6 @@ __all__ = [
     "read_text",
     "text_of",
     "with_names",
+    "write_file",
     "write_text",
 ]
