@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from podtool import provenance
 from podtool.artifacts import Metric, Recording, Row, Stem, Take, Turn, Voice
-from podtool.audio import AudioSource, AudioWriter, blocks, sha256_of
+from podtool.audio import AudioSource, AudioWriter, blocks, open_audio, sha256_of, write_audio
 from podtool.engines import choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.errors import EngineFailure, EngineUnavailableError, InputError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from podtool.stages.convert import ConvertParams
     from podtool.stages.diarize import DiarizeParams
+    from podtool.stages.reconstruct import ReconstructParams
     from podtool.stages.separate import SeparateParams
     from podtool.stages.transcribe import TranscribeParams
 
@@ -394,6 +396,109 @@ def _vector(voice: Voice) -> NDArray[np.float32] | None:
     if voice.embedding is None or voice.embedding.model != "campplus":
         return None
     return np.array(voice.embedding.vector, np.float32)
+
+
+# ---------------------------------------------------------------- reconstruct
+
+
+def reconstruct_key(
+    recording: Recording,
+    takes: Sequence[Take],
+    stems: Sequence[Stem],
+    context: EngineContext,
+    params: ReconstructParams,
+) -> Components:
+    """What the episode depends on; `stems` holds the speech stem, or nothing for a clean bed."""
+    inputs = {
+        "recording": recording.sha256,
+        "takes": content_of(takes),
+        "speech": next((s.sha256 for s in stems if s.name == "speech"), "none"),
+    }
+    return provenance.components("reconstruct", context, {}, params, inputs)
+
+
+def reconstruct_episode(
+    audio: AudioSource,
+    recording: Recording,
+    takes: Sequence[Take],
+    stems: Sequence[Stem],
+    context: EngineContext,
+    params: ReconstructParams,
+    output: Path,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+) -> list[Row]:
+    """Writes the episode as float WAV; rows: provenance, its stem, placements, metrics.
+
+    The null test is taken before mastering, which changes every sample. Raises InputError for
+    takes that do not belong to the recording, OutputError.
+    """
+    from podtool.loudness import master, measure
+    from podtool.stages.reconstruct import (
+        active_power,
+        changed_spans,
+        null_test,
+        place,
+        placements,
+        render,
+    )
+
+    timings = timings if timings is not None else Timings()
+    rate = audio.sample_rate
+    voice = next((s for s in stems if s.name == "speech"), None)
+    plain = output if params.master == "none" else output.with_name(f"plain-{output.name}")
+    with ExitStack() as stack:
+        speech = stack.enter_context(open_audio(voice.path)) if voice else None
+
+        def open_take(take: Take) -> AudioSource:
+            return open_audio(take.path)
+
+        with timings.part("place"):
+            slots = place(takes, audio, open_take, speech, params)
+        with timings.part("render"):
+            write_audio(
+                plain, render(slots, audio, open_take, speech, params, on_progress), "float"
+            )
+        result = stack.enter_context(open_audio(plain))
+        with timings.part("null test"):
+            nulls = null_test(audio, result, changed_spans(slots, rate))
+        told = [Metric("null_test_peak", nulls.outside_max, "samples")]
+        for slot in slots:
+            before, after = active_power(audio, slot.parts), active_power(result, slot.parts)
+            change = 10 * math.log10((after.mean() + 1e-15) / (before.mean() + 1e-15))
+            told.append(Metric("loudness_change_lu", change, "LU", slot.take.id))
+        if plain != output:
+            with timings.part("master"):
+                stream, _ = master(
+                    lambda: (b for _, b in blocks(result)), rate, audio.channels, params.master
+                )
+                write_audio(output, stream, "float")
+        with timings.part("loudness"):
+            loud, old = measure(_opened(stack, output)), measure(audio)
+    if plain != output:
+        plain.unlink()
+    told += [
+        Metric("lufs_before", old.integrated_lufs, "LUFS"),
+        Metric("lufs", loud.integrated_lufs, "LUFS"),
+        Metric("true_peak_before_dbtp", old.true_peak_dbtp, "dBTP"),
+        Metric("true_peak_dbtp", loud.true_peak_dbtp, "dBTP"),
+    ]
+    episode = Stem(
+        id=f"{recording.id}-episode",
+        recording=recording.id,
+        name="episode",
+        path=str(output.absolute()),
+        sha256=sha256_of(output),
+        sample_rate=rate,
+        channels=audio.channels,
+        frames=audio.frames,
+    )
+    key = reconstruct_key(recording, takes, stems, context, params)
+    return [provenance.provenance(key), episode, *placements(slots, rate, params), *told]
+
+
+def _opened(stack: ExitStack, path: Path) -> AudioSource:
+    return stack.enter_context(open_audio(path))
 
 
 def _hash(value: Any) -> str:
