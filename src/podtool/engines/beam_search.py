@@ -36,13 +36,13 @@ def log_softmax(logits: NDArray[np.float32]) -> Scores:
     return result
 
 
-def is_loop(tokens: Sequence[int], repeats: int = 4, longest_period: int = 24) -> bool:
-    """Whether the tail says the same thing `repeats` times over, at least 12 tokens in all.
+def is_loop(tokens: Sequence[int], repeats: int = 3, longest_period: int = 24) -> bool:
+    """Whether the tail says the same thing `repeats` times over, at least 15 tokens in all.
 
     A recogniser that lost the speech goes round in circles; people rarely do.
     """
     for period in range(1, min(longest_period, len(tokens) // repeats) + 1):
-        length = max(repeats * period, -(-12 // period) * period)
+        length = max(repeats * period, -(-15 // period) * period)
         if length > len(tokens):
             continue
         tail = tokens[-length:]

