@@ -174,9 +174,11 @@ def _ducked(music: Audio, speech: NDArray[np.float32]) -> Audio:
     reach = np.ones(150)  # stays down 0.75 s around speech, so that it does not pump in pauses
     down = np.convolve(talking, reach, "same") > 0.5
     window = np.hanning(100) / np.hanning(100).sum()
-    level_db = INTRO_RMS_DB + (BED_RMS_DB - INTRO_RMS_DB) * np.convolve(
-        np.pad(down.astype(float), 50, "edge"), window, "same"
-    )[50:-50]
+    level_db = (
+        INTRO_RMS_DB
+        + (BED_RMS_DB - INTRO_RMS_DB)
+        * np.convolve(np.pad(down.astype(float), 50, "edge"), window, "same")[50:-50]
+    )
     samples = music.samples.astype(float)
     gain = 10 ** (level_db / 20) / np.sqrt(np.mean(samples**2))
     at = np.arange(speech.size) / step

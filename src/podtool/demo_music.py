@@ -35,9 +35,7 @@ def _hz(note: int) -> float:
     return float(440.0 * 2 ** ((note - 69) / 12))
 
 
-def _pad(
-    hz: float, seconds: float, rate: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _pad(hz: float, seconds: float, rate: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Three detuned voices with a few soft harmonics, slow in and slow out."""
     t = np.arange(round(seconds * rate)) / rate
     tone = np.zeros(t.size)
