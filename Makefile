@@ -5,7 +5,7 @@
 #   make test      ruff, mypy, all tests        make quick     the fast tests (< 1 min)
 #   make figures   every figure of docs/figures.md, measured again
 #
-#   TORCH_INDEX=URL   take torch from another index, e.g. https://download.pytorch.org/whl/cpu
+#   TORCH_INDEX=URL   take torch from another index
 #   PYTHON=python3.12 another Python           VENV=dir        another place for the environment
 #   EXTRAS=dev,speak  the extras that `make test` installs
 
