@@ -39,7 +39,8 @@ def enrol(
 
     with shared.progress() as observe:
         person = speakers.enrol(name, clips, shared.context(device), add, force, observe)
-    shared.note(f"{person.name}: {person.speech_s:.1f} s of speech in {len(person.clips)} clips")
+    many = "clip" if len(person.clips) == 1 else "clips"
+    shared.note(f"{person.name}: {person.speech_s:.1f} s of speech in {len(person.clips)} {many}")
 
 
 @app.command("list")
