@@ -203,29 +203,45 @@ def _renumber(labels: Sequence[int] | Ints) -> Ints:
     return np.array([seen.setdefault(int(x), len(seen)) for x in labels], np.int64)
 
 
-def smooth(
-    labels: Ints,
+def label_units(
+    centres: Floats,
+    totals: Floats,
     vectors: Floats,
     seconds: Floats,
+    clean: NDArray[np.bool_],
     chain_of: Ints,
+    pairs: Sequence[tuple[int, int, float]],
     model: SpeakerModel,
     dims: float,
     switch: float,
 ) -> Ints:
-    """Labels along each chain by Viterbi: short units lean on their neighbours.
+    """A speaker for each unit, by Viterbi along each chain: short units lean on neighbours.
 
-    `dims` independent dimensions turn scores into log likelihoods; `switch` is the cost of a
-    change of speaker inside a chain, in nats.
+    `centres` (speakers, dim) with their seconds; `pairs` as from `together`: units that are active
+    at once are different people, and one that is never alone (not `clean`) is heard through the
+    mixture, in which the other voice is known. `dims` independent dimensions turn scores into log
+    likelihoods; `switch` is the cost of a change of speaker inside a chain, in nats.
     """
-    sums, totals = pooled(labels, vectors, seconds)
-    centres = unit(sums)
-    cosine = unit(vectors) @ centres.T
-    loud = dims * model.score(cosine, seconds[:, None], totals[None, :])
-    result = labels.copy()
-    for c in np.unique(chain_of):
-        members = np.flatnonzero(chain_of == c)
-        result[members] = _viterbi(loud[members], switch)
-    return result
+    units = unit(vectors)
+    trust = np.where(clean, 1.0, 0.4)[:, None]
+    cosine = units @ centres.T
+    loud = np.asarray(
+        dims * trust * model.score(cosine, seconds[:, None] * trust, totals[None, :]), np.float32
+    )
+    members = [np.flatnonzero(chain_of == c) for c in np.unique(chain_of)]
+    labels = np.zeros(len(vectors), np.int64)
+    for inside in members:
+        labels[inside] = _viterbi(loud[inside], switch)
+    mixed = set(np.flatnonzero(~clean).tolist())
+    for _ in range(2 if mixed else 0):
+        apart = loud.copy()
+        for a, b, share in pairs:
+            if a in mixed:
+                apart[a, labels[b]] -= share * (5.0 if b in mixed else 20.0)
+        for inside in members:
+            if mixed.intersection(inside.tolist()):
+                labels[inside] = _viterbi(apart[inside], switch)
+    return labels
 
 
 def _viterbi(loglik: Floats, switch: float) -> Ints:

@@ -180,8 +180,8 @@ def collect_units(
     """Stretches of each chain alone, cut at pauses, none over `longest` frames.
 
     Alone means that the probability of two voices (`two`, (total,)) and that of any other chain
-    stay under `purity`. A chain that is never alone for `shortest` frames gives its overlapped stretches. Every frame
-    of a chain is in one unit at most.
+    stay under `purity`. Where a chain speaks between two pauses and is never alone, the whole
+    stretch is a unit that is not clean. Every frame of a chain is in one unit at most.
     """
     busiest = np.zeros(total, np.float32)
     second = np.zeros(total, np.float32)
@@ -190,16 +190,17 @@ def collect_units(
         top = busiest[here].copy()
         second[here] = np.maximum(second[here], np.minimum(top, chain.trace))
         busiest[here] = np.maximum(top, chain.trace)
+    spoilt = np.maximum(second, two) >= purity
     units: list[Unit] = []
     for i, chain in enumerate(chains):
         here = slice(chain.start, chain.stop)
-        strongest = (chain.trace > 0.5) & (chain.trace >= busiest[here])
-        alone = strongest & (np.maximum(second, two)[here] < purity) & ~cuts[here]
-        found = _stretches(alone, chain.start, longest, shortest)
-        clean = bool(found)
-        if not found:
-            found = _stretches(chain.trace > 0.5, chain.start, longest, shortest)
-        units += [Unit(i, a, b, clean) for a, b in found]
+        active = (chain.trace > 0.5) & ~cuts[here]
+        alone = active & (chain.trace >= busiest[here]) & ~spoilt[here]
+        for a, b in _stretches(active, 0, total, shortest):
+            clean = _stretches(alone[a:b], chain.start + a, longest, shortest)
+            mixed = [] if clean else _stretches(active[a:b], chain.start + a, longest, shortest)
+            units += [Unit(i, x, y, True) for x, y in clean]
+            units += [Unit(i, x, y, False) for x, y in mixed]
     return sorted(units, key=lambda u: (u.start, u.chain))
 
 
@@ -216,25 +217,73 @@ def _stretches(
     return found
 
 
-def vote_speakers(
-    chains: Sequence[Chain], units: Sequence[Unit], labels: Ints, speakers: int, total: int
-) -> Floats:
-    """(total, speakers): activity of each speaker, from chains whose units have labels.
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Frames [start, stop) of a chain that go with a unit."""
 
-    A chain's frames belong to the speaker of its nearest unit, so that a chain in which the
-    segmentation missed a change of speaker is divided at the pause between two units.
+    unit: int
+    chain: int
+    start: int
+    stop: int
+
+
+def share_frames(
+    chains: Sequence[Chain], units: Sequence[Unit], cuts: NDArray[np.bool_]
+) -> list[Share]:
+    """Every frame of a chain to one of its units; the border between two lies at a pause.
+
+    So a chain in which the segmentation missed a change of speaker can be divided there.
     """
-    votes = np.zeros((total, speakers), np.float32)
-    of_chain: dict[int, list[int]] = {}
+    members: dict[int, list[int]] = {}
     for i, u in enumerate(units):
-        of_chain.setdefault(u.chain, []).append(i)
-    for c, members in of_chain.items():
+        members.setdefault(u.chain, []).append(i)
+    shares: list[Share] = []
+    for c, inside in members.items():
         chain = chains[c]
+        dips = chain.trace - cuts[chain.start : chain.stop]
         edges = [chain.start]
-        for i, j in zip(members[:-1], members[1:], strict=True):
-            edges.append((units[i].stop + units[j].start) // 2)
+        for i, j in zip(inside[:-1], inside[1:], strict=True):
+            a, b = units[i].stop, max(units[j].start, units[i].stop + 1)
+            edges.append(a + int(np.argmin(dips[a - chain.start : b - chain.start])))
         edges.append(chain.stop)
-        for i, a, b in zip(members, edges[:-1], edges[1:], strict=True):
-            part = chain.trace[a - chain.start : b - chain.start]
-            votes[a:b, labels[i]] = np.maximum(votes[a:b, labels[i]], part)
+        shares += [Share(i, c, a, b) for i, a, b in zip(inside, edges[:-1], edges[1:], strict=True)]
+    return sorted(shares, key=lambda s: s.unit)
+
+
+def together(chains: Sequence[Chain], shares: Sequence[Share]) -> list[tuple[int, int, float]]:
+    """Pairs of units of different chains that are active at once: (a, b, share of a)."""
+    found: list[tuple[int, int, float]] = []
+    order = sorted(shares, key=lambda s: (s.start, s.unit))
+    open_now: list[Share] = []
+    for s in order:
+        open_now = [o for o in open_now if o.stop > s.start]
+        for o in open_now:
+            if o.chain == s.chain:
+                continue
+            a, b = max(o.start, s.start), min(o.stop, s.stop)
+            both = np.minimum(_part(chains, o, a, b), _part(chains, s, a, b)) > 0.5
+            n = int(both.sum())
+            if n:
+                for x, y in ((o, s), (s, o)):
+                    active = int((_part(chains, x, x.start, x.stop) > 0.5).sum())
+                    found.append((x.unit, y.unit, n / max(active, 1)))
+        open_now.append(s)
+    return found
+
+
+def _part(chains: Sequence[Chain], share: Share, a: int, b: int) -> Floats:
+    chain = chains[share.chain]
+    return chain.trace[a - chain.start : b - chain.start]
+
+
+def vote_speakers(
+    chains: Sequence[Chain], shares: Sequence[Share], labels: Ints, speakers: int, total: int
+) -> Floats:
+    """(total, speakers): activity of each speaker, from chains whose units have labels."""
+    votes = np.zeros((total, speakers), np.float32)
+    for s in shares:
+        g = labels[s.unit]
+        votes[s.start : s.stop, g] = np.maximum(
+            votes[s.start : s.stop, g], _part(chains, s, s.start, s.stop)
+        )
     return votes

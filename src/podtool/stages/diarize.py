@@ -19,19 +19,34 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Embedding, Segment, Speaker, Turn
 from podtool.audio import Audio, AudioSource
-from podtool.engines.diarization_cluster import Count, SpeakerModel, cluster, pooled, smooth, unit
+from podtool.engines.diarization_cluster import (
+    Count,
+    SpeakerModel,
+    cluster,
+    label_units,
+    pooled,
+    unit,
+)
 from podtool.engines.diarization_windows import (
     Unit,
     Windows,
     collect_units,
     link,
     pauses,
+    share_frames,
+    together,
     traces,
     vote_how_many,
     vote_speakers,
 )
 from podtool.engines.embedding_campplus import CamPlusPlus
-from podtool.engines.segmentation_pyannote import FRAME_STEP, RATE, WINDOW, PyannoteSegmentation
+from podtool.engines.segmentation_pyannote import (
+    FRAME_SIZE,
+    FRAME_STEP,
+    RATE,
+    WINDOW,
+    PyannoteSegmentation,
+)
 from podtool.engines.vad_silero import SileroVad, hysteresis
 from podtool.errors import InputError
 from podtool.progress import OnProgress, Progress, Timings, ignore
@@ -177,40 +192,47 @@ def diarize(
                 shortest=round(params.shortest_unit_s * RATE / FRAME_STEP),
             )
         with timings.part("vad"):
-            heard = _heard(mono, engines.vad, units, on_progress)
-            music = [u for u, p in zip(units, heard, strict=True) if p < params.least_voice]
-            units = [u for u, p in zip(units, heard, strict=True) if p >= params.least_voice]
+            heard = _heard(mono, engines.vad, windows.total, on_progress)
+            units = _without_music(units, how_many, heard, params.least_voice)
         with timings.part("embedding"):
             vectors = _embed(mono, units, engines, pool, on_progress)
     if not units:
         return Diarization()
     with timings.part("clustering"):
-        step = FRAME_STEP / RATE
-        seconds = np.array([u.frames * step * (1.0 if u.clean else 0.3) for u in units], np.float32)
-        smallest_s = min(params.smallest_speaker_s, params.smallest_share * float(seconds.sum()))
+        seconds = np.array([u.frames * FRAME_STEP / RATE for u in units], np.float32)
+        clean = np.array([u.clean for u in units])
+        known = clean if clean.any() else ~clean
+        smallest_s = min(
+            params.smallest_speaker_s, params.smallest_share * float(seconds[known].sum())
+        )
         model = SpeakerModel(params.noise_s, params.ceiling)
-        labels = cluster(
-            vectors,
-            seconds,
+        founders = cluster(
+            vectors[known],
+            seconds[known],
             model,
             count,
             params.merge_bound,
             smallest_s,
             block=250,
         )
-        chain_of = np.array([u.chain for u in units])
-        labels = smooth(labels, vectors, seconds, chain_of, model, params.dims, params.switch_cost)
-        centres = unit(pooled(labels, vectors, seconds)[0])
-        votes = vote_speakers(chains, units, labels, len(centres), windows.total)
-        _silence(how_many, music)
+        sums, totals = pooled(founders, vectors[known], seconds[known])
+        centres = unit(sums)
+        shares = share_frames(chains, units, cuts)
+        labels = label_units(
+            centres,
+            totals,
+            vectors,
+            seconds,
+            clean,
+            np.array([u.chain for u in units]),
+            together(chains, shares),
+            model,
+            params.dims,
+            params.switch_cost,
+        )
+        votes = vote_speakers(chains, shares, labels, len(centres), windows.total)
     spans = _decode(how_many, votes, params, engines, duration)
     return _rows(recording, spans, votes, centres, engines, params, enrolled or {}, duration)
-
-
-def _silence(how_many: Floats, units: Sequence[Unit]) -> None:
-    """Take back the speech of units that are none."""
-    for u in units:
-        how_many[u.start : u.stop] = (1.0, 0.0, 0.0)
 
 
 def _cores() -> int:
@@ -230,8 +252,8 @@ def _segment(
     hop = max(1, round(params.hop_s * RATE / FRAME_STEP))
     hop_samples = hop * FRAME_STEP
     count = 1 + max(0, -(-(mono.frames - WINDOW) // hop_samples))
-    length = 1 + (WINDOW - 991) // FRAME_STEP
-    frames = max(1, 1 + (mono.frames - 991) // FRAME_STEP)
+    length = 1 + (WINDOW - FRAME_SIZE) // FRAME_STEP
+    frames = max(1, 1 + (mono.frames - FRAME_SIZE) // FRAME_STEP)
     probabilities = np.zeros((count, length, 7), np.float16)
     probabilities[:, :, 0] = 1.0
 
@@ -248,26 +270,40 @@ def _segment(
 
 
 def _heard(
-    mono: AudioSource, vad: SileroVad, units: Sequence[Unit], on_progress: OnProgress
-) -> Floats:
-    """Mean Silero probability of each unit."""
-    parts = []
+    mono: AudioSource, vad: SileroVad, frames: int, on_progress: OnProgress
+) -> NDArray[np.float64]:
+    """Running sum (frames + 1,) of Silero's speech probability on the segmentation's frames."""
+    parts = [np.zeros(0, np.float32)]
     state = None
     size = 512 * 1024
     for start in range(0, mono.frames, size):
-        block = mono.read(start, min(start + size, mono.frames)).samples[0]
-        found, state = vad.probabilities(block, state)
+        stop = min(start + size, mono.frames)
+        found, state = vad.probabilities(mono.read(start, stop).samples[0], state)
         parts.append(found)
-        on_progress(
-            Progress("diarize: vad", min(start + size, mono.frames) / RATE, mono.frames / RATE)
-        )
-    sums = np.concatenate([[0.0], np.cumsum(np.concatenate(parts), dtype=np.float64)])
-    result = np.zeros(len(units), np.float32)
-    for i, u in enumerate(units):
-        a = min((u.start * FRAME_STEP + 360) // 512, len(sums) - 2)
-        b = max(a + 1, min(-(-(u.stop * FRAME_STEP + 360) // 512), len(sums) - 1))
-        result[i] = (sums[b] - sums[a]) / (b - a)
-    return result
+        on_progress(Progress("diarize: vad", stop / RATE, mono.frames / RATE))
+    voice = np.concatenate(parts)
+    middle = (np.arange(frames) * FRAME_STEP + FRAME_SIZE // 2) // 512
+    return np.concatenate([[0.0], np.cumsum(voice[np.minimum(middle, len(voice) - 1)])])
+
+
+def _without_music(
+    units: Sequence[Unit], how_many: Floats, heard: NDArray[np.float64], least: float
+) -> list[Unit]:
+    """The units that Silero hears as speech; `how_many` becomes silence everywhere else."""
+
+    def voiced(a: int, b: int) -> bool:
+        return bool(heard[b] - heard[a] >= least * (b - a))
+
+    kept = [u for u in units if voiced(u.start, u.stop)]
+    for u in units:
+        if not voiced(u.start, u.stop):
+            how_many[u.start : u.stop] = (1.0, 0.0, 0.0)
+    speech = np.concatenate(([0], (how_many[:, 0] < 0.5).astype(np.int8), [0]))
+    edges = np.flatnonzero(np.diff(speech))
+    for a, b in zip(edges[::2], edges[1::2], strict=True):
+        if not voiced(int(a), int(b)):
+            how_many[a:b] = (1.0, 0.0, 0.0)
+    return kept
 
 
 def _in_order(
