@@ -9,17 +9,28 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from podtool import provenance
-from podtool.artifacts import Metric, Recording, Row, Stem, Take, Turn, Voice
+from podtool.artifacts import (
+    Consent,
+    Embedding,
+    Metric,
+    Recording,
+    Row,
+    Stem,
+    Take,
+    Turn,
+    Voice,
+)
 from podtool.audio import AudioSource, AudioWriter, blocks, open_audio, sha256_of, write_audio
 from podtool.engines import choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.errors import EngineFailure, EngineUnavailableError, InputError
+from podtool.errors import EngineFailure, EngineUnavailableError, InputError, UsageError
 from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.progress import OnProgress, Timings, ignore
 from podtool.rowio import of_kind
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from podtool.stages.clone import CloneParams
     from podtool.stages.convert import ConvertParams
     from podtool.stages.diarize import DiarizeParams
     from podtool.stages.reconstruct import ReconstructParams
@@ -212,6 +224,117 @@ def transcribe_file(
         aligner = load("alignment", "pocketsphinx", context)
     found = transcribe(audio, turns, recogniser, aligner, params, streams, on_progress, timings)
     return [provenance.provenance(key), *found]
+
+
+# ---------------------------------------------------------------- clone
+
+
+def clone_key(
+    references: Mapping[str, str],
+    context: EngineContext,
+    params: CloneParams,
+    consent: str | None,
+    engine: str = "auto",
+) -> Components:
+    """What voices depend on; `references`: any name -> content hash of what is heard."""
+    infos = {
+        "conversion": engine_info("conversion", engine, context),
+        "embedding": engine_info("embedding", "campplus", context),
+        "segmentation": engine_info("segmentation", "pyannote", context),
+    }
+    inputs = {f"reference {i}": h for i, h in enumerate(references.values(), 1)}
+    settings = {**dataclasses.asdict(params), "consent": consent or ""}
+    settings["names"] = [Path(name).stem for name in references]
+    return provenance.components("clone", context, infos, settings, inputs)
+
+
+def clone_voice(
+    audio: AudioSource,
+    recording: Recording,
+    context: EngineContext,
+    params: CloneParams,
+    name: str,
+    consent: str | None,
+    out_dir: Path,
+    rows: Sequence[Row] = (),
+    speaker: str | None = None,
+    voice_id: str = "v0001",
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    engine: str = "auto",
+    heard: str | None = None,
+    licence: str | None = None,
+    by: str | None = None,
+    date: str | None = None,
+) -> list[Row]:
+    """A voice of a speaker of a diarized recording (`rows`, `speaker`), or of a bare reference.
+
+    A bare reference is diarized first and refused where it holds two people, music, or too little
+    speech. Writes <name>.safetensors into `out_dir`; rows: provenance, voice. Warnings are logged.
+    Raises UsageError without consent, InputError.
+    """
+    from podtool.stages.clone import clone, with_reference_checks
+    from podtool.stages.diarize import DiarizeParams
+
+    if not (consent or "").strip():
+        raise UsageError(
+            "a voice is made with the consent of the person heard",
+            '--consent "who agreed, to what, when"',
+        )
+    timings = timings if timings is not None else Timings()
+    warnings: tuple[str, ...] = ()
+    turns = of_kind(rows, Turn)
+    if not turns:
+        turns = of_kind(
+            diarize_file(audio, recording, context, DiarizeParams(), timings, on_progress), Turn
+        )
+    with timings.part("load"):
+        converter = load("conversion", engine, context)
+        embedder = load("embedding", "campplus", context)
+    if speaker is None:
+        with timings.part("reference"):
+            speaker, warnings = with_reference_checks(audio, turns, params)
+    with timings.part("enrolment"):
+        made = clone(
+            audio,
+            recording.id,
+            turns,
+            speaker,
+            converter,
+            embedder,
+            params,
+            context.threads,
+            on_progress,
+        )
+    for line in (*warnings, *made.warnings):
+        log.warning("voice %s: %s", name, line)
+    path = out_dir / f"{_file_name(name)}.safetensors"
+    if path.exists():
+        path = path.with_stem(f"{path.stem}-{voice_id}")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    made.profile.save(path)
+    model = embedder.info.name
+    voice = Voice(
+        id=voice_id,
+        name=name,
+        engine=converter.info.name,
+        path=str(path.absolute()),
+        sha256=sha256_of(path),
+        sample_rate=made.profile.sample_rate,
+        consent=Consent(str(consent).strip(), by, date),
+        enrolment=made.clips,
+        licence=licence,
+        embedding=None
+        if made.embedding is None
+        else Embedding(model, tuple(round(float(x), 6) for x in made.embedding)),
+        statistics=made.statistics,
+    )
+    key = clone_key({name: heard or recording.sha256}, context, params, consent, engine)
+    return [provenance.provenance(key), voice]
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip(".-") or "voice"
 
 
 # ---------------------------------------------------------------- synthesize, by conversion

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,7 +22,7 @@ from podtool.engines.protocols import EngineContext
 from podtool.errors import InputError, OutputError
 from podtool.keys import Components
 from podtool.progress import OnProgress, Timings, ignore
-from podtool.rundir import RunDir, Verdict, read_done, write_json
+from podtool.rundir import RunDir, Verdict, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -145,8 +145,12 @@ def execute(
     steps: Sequence[Step],
     restart_from: str | None = None,
     on_progress: OnProgress = ignore,
+    then: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
-    """Walk the steps: reuse, keep what was edited, build the rest. Raises what a step raises."""
+    """Walk the steps: reuse, keep what was edited, build the rest; `then` while the lock is held.
+
+    Raises what a step raises.
+    """
     check_ours(run_dir, request)
     with RunDir(run_dir, STAGES) as run:
         _write_request(run_dir, request)
@@ -164,6 +168,8 @@ def execute(
                 state.folders[step.name] = folder
                 outcome.verdicts[step.name] = verdict
                 outcome.seconds[step.name] = time.perf_counter() - began
+            if then is not None:
+                then(outcome)
         except BaseException:
             close(state)
             raise
@@ -243,9 +249,3 @@ def check_ours(run_dir: Path, request: Request) -> None:
         raise OutputError(
             f"{run_dir} holds other things than a run", "Name another folder with --run-dir."
         )
-
-
-def output_record(run_dir: Path) -> dict[str, str]:
-    """What was delivered from this run directory: path -> sha256 of each file."""
-    done = read_done(run_dir / "delivered")
-    return done.outputs if done else {}

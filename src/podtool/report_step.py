@@ -1,0 +1,132 @@
+"""The page of a run: its rows put together for `podtool.report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from podtool import provenance
+from podtool.artifacts import Metric, Provenance, Segment, Speaker, Take, Turn, Utterance
+from podtool.audio import open_audio
+from podtool.keys import Components, canonical, content_of
+from podtool.plan import State
+from podtool.report import ReplacedTurn, Report, render_page
+from podtool.rowio import of_kind
+from podtool.steps import episode_of, stems_of, voices_of
+
+PAGE = "report.html"
+_ORDER = (
+    "replaced_turns replaced_s kept_s similarity similarity_before drift_ms wer lufs_before lufs "
+    "true_peak_dbtp null_test_peak stems_sum_error background_level"
+).split()
+_CARD = (
+    "similarity similarity_before first_word_drift_ms last_word_drift_ms loudness_change_lu "
+    "tempo kept_s"
+).split()
+
+
+class ReportStep:
+    """report.html."""
+
+    name = "report"
+
+    def key(self, state: State) -> Components:
+        inputs = {s: content_of(state.rows[s]) for s in ("diarize", "synthesize", "check")}
+        inputs |= {"recording": state.recording.sha256, "episode": episode_of(state).sha256}
+        if "transcribe" in state.rows:
+            inputs["transcribe"] = content_of(state.rows["transcribe"])
+        settings = {"voices": {k: v.name for k, v in voices_of(state).items()}}
+        consent = {v.name: v.consent.statement for v in voices_of(state).values()}
+        made_by = canonical(_settings(state))
+        return provenance.components(
+            self.name,
+            state.context,
+            params={**settings, "consent": consent, "made_by": made_by},
+            inputs=inputs,
+        )
+
+    def build(self, state: State, folder: Path) -> None:
+        with state.timings[self.name].part("page"), open_audio(episode_of(state).path) as result:
+            page = render_page(
+                Report(
+                    title=Path(state.request.source).name,
+                    original=state.audio,
+                    result=result,
+                    turns=of_kind(state.rows["diarize"], Turn),
+                    speakers=of_kind(state.rows["diarize"], Speaker),
+                    overlaps=[
+                        s for s in of_kind(state.rows["diarize"], Segment) if s.label == "overlap"
+                    ],
+                    replaced=_replaced(state),
+                    summary=summary_of(of_kind(state.rows["check"], Metric)),
+                    voices={k: v.name for k, v in voices_of(state).items()},
+                    consent={v.name: v.consent.statement for v in voices_of(state).values()},
+                    notes=notes_of(state),
+                    settings=_settings(state),
+                )
+            )
+        (folder / PAGE).write_text(page, encoding="utf-8", newline="\n")
+
+    def load(self, state: State, folder: Path) -> None:
+        state.rows[self.name] = []
+
+
+def summary_of(metrics: list[Metric]) -> list[Metric]:
+    """The numbers of the whole, in the order that people read them."""
+    known = {name: i for i, name in enumerate(_ORDER)}
+    takes = {m.subject for m in metrics if m.subject and m.subject.startswith("k")}
+    kept = [m for m in metrics if m.name in known and m.subject not in takes]
+    return sorted(kept, key=lambda m: (known[m.name], m.subject or ""))
+
+
+def _replaced(state: State) -> list[ReplacedTurn]:
+    metrics = of_kind(state.rows["check"], Metric)
+    texts = {u.id: u.text for u in of_kind(state.rows.get("transcribe", []), Utterance)}
+    by_turn: dict[str, list[str]] = {}
+    for u in of_kind(state.rows.get("transcribe", []), Utterance):
+        by_turn.setdefault(u.turn or "", []).append(u.text)
+    names = {v.id: v.name for v in voices_of(state).values()}
+    order = {name: i for i, name in enumerate(_CARD)}
+    found = []
+    for take in of_kind(state.rows["synthesize"], Take):
+        own = [m for m in metrics if m.subject == take.id and m.name in order]
+        text = (
+            take.text
+            or texts.get(take.utterance or "")
+            or " ".join(by_turn.get(take.turn or "", []))
+        )
+        own.sort(key=lambda m: order[m.name])
+        found.append(ReplacedTurn(take, own, names.get(take.voice, take.voice), text or None))
+    return found
+
+
+def notes_of(state: State) -> list[str]:
+    """What a listener should know first."""
+    notes = []
+    if stems_of(state):
+        notes.append(
+            "Something plays under the voices: speech and background were separated, and the "
+            "background was kept."
+        )
+    kept = sum(
+        m.value
+        for m in of_kind(state.rows["check"], Metric)
+        if m.name == "kept_s" and not (m.subject or "").startswith("k")
+    )
+    if kept >= 0.05:
+        notes.append(
+            f"{kept:.1f} s of the replaced speakers stay original, where somebody else talks too."
+        )
+    misfits = [t.id for t in of_kind(state.rows["synthesize"], Take) if t.fits is False]
+    if misfits:
+        notes.append(f"Takes longer than their slots were kept whole: {', '.join(misfits)}.")
+    return notes
+
+
+def _settings(state: State) -> list[tuple[str, str]]:
+    """What made each stage, from the provenance rows."""
+    found = []
+    for stage, rows in state.rows.items():
+        for row in of_kind(rows, Provenance)[:1]:
+            text = ", ".join(f"{k} {v}" for k, v in row.params.items() if not isinstance(v, dict))
+            found.append((stage, "; ".join(part for part in (row.engine, text) if part) or "-"))
+    return found
