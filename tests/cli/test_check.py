@@ -61,7 +61,7 @@ def good(tone: Path) -> list[Row]:
 
 def broken(rows: list[Row], at: int, **changes: Any) -> list[Row]:
     """The rows with one of them changed."""
-    return [*rows[:at], replace(rows[at], **changes), *rows[at + 1 :]]  # type: ignore[type-var]
+    return [*rows[:at], replace(rows[at], **changes), *rows[at + 1 :]]
 
 
 def test_a_file_that_is_right(run: Run, good: list[Row], tmp_path: Path) -> None:
