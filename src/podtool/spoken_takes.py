@@ -1,0 +1,224 @@
+"""Utterances spoken anew into their slots, in a speaking engine's voice turned into the one wanted.
+
+The speaking engine says the text and fits it into the slot; the conversion engine then gives it the
+voice of the profile, as it does with turns. The map from the engine's own voice to the profile is
+fitted on a fixed passage, so that a take depends on its own text alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from podtool import provenance
+from podtool.artifacts import Recording, Row, Take, Turn, Utterance, Voice
+from podtool.audio import Audio, AudioSource, blocks
+from podtool.engines import load
+from podtool.engines.protocols import EngineContext
+from podtool.errors import EngineFailure
+from podtool.keys import Components, content_of, key_of, row_seed
+from podtool.pipeline import engine_info
+from podtool.progress import OnProgress, Progress, Timings, ignore
+from podtool.rowio import of_kind
+from podtool.segments import Span
+from podtool.stages.convert import analyse_speaker, convert
+from podtool.stages.speak import SpeakParams, SpokenTake, drafts, fit, slots
+from podtool.takepool import TakePool
+
+# The North Wind and the Sun (Aesop), the phoneticians' passage: every sound of English is in it.
+PASSAGE = (
+    "The North Wind and the Sun were disputing which was the stronger, when a traveller came along "
+    "wrapped in a warm cloak.",
+    "They agreed that the one who first succeeded in making the traveller take his cloak off should "
+    "be considered stronger than the other.",
+    "Then the North Wind blew as hard as he could, but the more he blew the more closely did the "
+    "traveller fold his cloak around him, and at last the North Wind gave up the attempt.",
+    "Then the Sun shone out warmly, and immediately the traveller took off his cloak.",
+    "And so the North Wind was obliged to confess that the Sun was the stronger of the two.",
+)
+
+
+def speak_key(
+    recording: Recording,
+    rows: Sequence[Row],
+    voices: Mapping[str, Voice],
+    context: EngineContext,
+    params: SpeakParams,
+    seed: int = 0,
+    engine: str = "auto",
+) -> Components:
+    """What spoken takes depend on; `voices`: speaker label -> voice."""
+    infos = {
+        "speaking": engine_info("speaking", engine, context),
+        "conversion": engine_info("conversion", "auto", context),
+        "embedding": engine_info("embedding", "campplus", context),
+    }
+    inputs = {
+        "recording": recording.sha256,
+        "turns": content_of(of_kind(rows, Turn)),
+        "utterances": content_of(of_kind(rows, Utterance)),
+    }
+    inputs |= {f"voice of {label}": v.sha256 for label, v in sorted(voices.items())}
+    settings = {**dataclasses.asdict(params), "method": "speak"}
+    return provenance.components("synthesize", context, infos, settings, inputs, seed)
+
+
+def refused(rows: Sequence[Row], speakers: Sequence[str], params: SpeakParams) -> list[Utterance]:
+    """The utterances of those speakers that are too doubtful to be spoken."""
+    own = [u for u in of_kind(rows, Utterance) if u.speaker in speakers]
+    return drafts(own, params)
+
+
+def speak_takes(
+    audio: AudioSource,
+    recording: Recording,
+    rows: Sequence[Row],
+    voices: Mapping[str, Voice],
+    context: EngineContext,
+    params: SpeakParams,
+    out_dir: Path,
+    pool: TakePool,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    seed: int = 0,
+    on_take: Callable[[str, str], None] | None = None,
+    engine: str = "auto",
+) -> list[Row]:
+    """Every utterance of the speakers in `voices` (label -> voice) as a take in that voice.
+
+    A take covers its slot and what it borrowed, padded with silence, so that the original speech is
+    replaced whole. Takes that `pool` has are not made again. Utterances in `refused` are left out.
+    Rows: provenance, takes in order of time; the WAVs lie in `out_dir`.
+    """
+    timings = timings if timings is not None else Timings()
+    made_by = speak_key(recording, rows, voices, context, params, seed, engine)
+    with timings.part("load"):
+        speaking = load("speaking", engine, context)
+    turns = of_kind(rows, Turn)
+    length_s = audio.frames / audio.sample_rate
+    wanted = [u for u in of_kind(rows, Utterance) if u.speaker in voices and u.text.strip()]
+    takes: list[Take] = []
+    for label, voice in voices.items():
+        own = [u for u in wanted if u.speaker == label]
+        left_out = {u.id for u in drafts(own, params)}
+        disguise: _Disguise | None = None
+        for utterance, slot in zip(own, slots(own, turns, length_s, params), strict=True):
+            if utterance.id in left_out:
+                continue
+            key = key_of(
+                {
+                    "engines": made_by["engines"],
+                    "models": made_by["models"],
+                    "params": made_by["params"],
+                    "rate": audio.sample_rate,
+                    "text": utterance.text,
+                    "slot": [round(x, 6) for x in dataclasses.astuple(slot)],
+                    "voice": voice.sha256,
+                    "seed": row_seed(seed, utterance.id),
+                }
+            )
+            finished = pool.get(key)
+            if finished is None:
+                if disguise is None:
+                    with timings.part("analysis"):
+                        disguise = _Disguise(speaking, voice, context, seed)
+                with timings.part("speaking"):
+                    said = fit(
+                        utterance, slot, speaking, params, audio.sample_rate,
+                        row_seed(seed, utterance.id),
+                    )  # fmt: skip
+                with timings.part("conversion"):
+                    covered, sound, checks = disguise.take(said, utterance, audio)
+                facts: dict[str, Any] = {
+                    "checks": checks,
+                    "start": covered.start,
+                    "end": covered.end,
+                    "tempo": said.tempo,
+                    "fits": said.fits,
+                }
+                finished = pool.put(key, (b for _, b in blocks(sound)), facts)
+                if on_take is not None:
+                    on_take(_take_id(utterance), key)
+            path = out_dir / f"{_take_id(utterance)}.wav"
+            pool.copy_to(finished, path)
+            facts = finished.facts
+            start, end = float(facts["start"]), float(facts["end"])
+            takes.append(
+                Take(
+                    id=_take_id(utterance),
+                    recording=recording.id,
+                    speaker=label,
+                    voice=voice.id,
+                    method="speak",
+                    path=str(path.absolute()),
+                    sha256=finished.sha256,
+                    sample_rate=audio.sample_rate,
+                    channels=1,
+                    frames=round(end * audio.sample_rate) - round(start * audio.sample_rate),
+                    start=start,
+                    end=end,
+                    seed=row_seed(seed, utterance.id),
+                    turn=utterance.turn,
+                    utterance=utterance.id,
+                    text=utterance.text,
+                    tempo=float(facts["tempo"]),
+                    fits=bool(facts["fits"]),
+                    checks=dict(facts["checks"]),
+                )
+            )
+            on_progress(Progress("speak", len(takes), len(wanted), "utterances"))
+    takes.sort(key=lambda t: (t.start, t.end, t.id))
+    return [provenance.provenance(made_by), *takes]
+
+
+class _Disguise:
+    """Turns what the speaking engine says into a voice, and scores the result."""
+
+    def __init__(self, speaking: Any, voice: Voice, context: EngineContext, seed: int) -> None:
+        from podtool.engines.world_profile import SpeechProfile
+
+        said = [b for text in PASSAGE for b in speaking.speak(text, 1.0, seed)]
+        if not said:
+            raise EngineFailure(f"the speaking engine {speaking.info.name} says nothing")
+        passage = Audio(np.concatenate([b.samples for b in said], axis=1), said[0].sample_rate)
+        self.engine = load("conversion", voice.engine, context)
+        self.embedder = load("embedding", "campplus", context)
+        own = analyse_speaker(passage, [Span(0.0, passage.duration)], self.engine)
+        self.map = self.engine.voice_map(own, SpeechProfile.load(Path(voice.path)))
+        self.target = None
+        if voice.embedding is not None and voice.embedding.model == self.embedder.info.name:
+            self.target = np.asarray(voice.embedding.vector, np.float32)
+
+    def take(
+        self, said: SpokenTake, utterance: Utterance, audio: AudioSource
+    ) -> tuple[Span, AudioSource, dict[str, float]]:
+        """(what it covers of the recording, mono audio of just that length, checks)."""
+        rate = audio.sample_rate
+        first = round(min(said.start, utterance.start) * rate)
+        stop = round(max(said.start + said.audio.duration, utterance.end) * rate)
+        stop = min(stop, max(audio.frames, first + 1))
+        samples = np.zeros((1, stop - first), np.float32)
+        at = round(said.start * rate) - first
+        piece = said.audio.samples[:1, : stop - first - at]
+        samples[:, at : at + piece.shape[1]] = piece
+        plain = Audio(samples, rate)
+        whole = Turn("t0001", utterance.recording, 0.0, plain.frames / rate, "S1")
+        done = next(
+            convert(plain, [whole], self.engine, self.map, None, self.embedder, self.target)
+        )
+        checks = {k: v for k, v in done.checks.items() if "drift" not in k}
+        checks |= {
+            "first_word_drift_ms": said.first_word_drift_ms,
+            "last_word_drift_ms": said.last_word_drift_ms,
+            "stretch": said.stretch,
+            "borrowed_s": said.borrowed_s,
+        }
+        return Span(first / rate, stop / rate), done.audio, checks
+
+
+def _take_id(utterance: Utterance) -> str:
+    return "k" + utterance.id.lstrip("u")
