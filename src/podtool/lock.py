@@ -92,3 +92,15 @@ def _alive(holder: dict[str, Any]) -> bool:
     except OSError:
         return False
     return True
+
+
+def holder_of(path: Path) -> int | None:
+    """The pid that holds a lock file now, None where nobody does (or it cannot be told)."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8") or "{}")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not _alive(record):
+        return None
+    pid = record.get("pid")
+    return pid if isinstance(pid, int) else None
