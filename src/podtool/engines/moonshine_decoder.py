@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podtool.engines.beam_search import Hypothesis, Scores, beam_search, log_softmax
+from podtool.engines.onnx_session import open_session
 from podtool.errors import ModelError
 
 START, END = 1, 2
@@ -46,20 +47,8 @@ class MoonshineModel:
     """The two networks and the vocabulary; stateless between calls."""
 
     def __init__(self, folder: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-
-        def session(name: str) -> Any:
-            return onnxruntime.InferenceSession(
-                str(folder / name), options, providers=["CPUExecutionProvider"]
-            )
-
-        self._encoder = session("encoder_model.ort")
-        self._decoder = session("decoder_model_merged.ort")
+        self._encoder = open_session(folder / "encoder_model.ort", threads)
+        self._decoder = open_session(folder / "decoder_model_merged.ort", threads)
         self._past = [
             i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")
         ]

@@ -55,13 +55,17 @@ class TranscribeParams:
 _SENTENCE_PAUSE_S = 0.25
 
 
+def _reads(info: EngineInfo, language: str) -> bool:
+    return not info.languages or language.split("-")[0].lower() in info.languages
+
+
 def check_language(info: EngineInfo, language: str) -> None:
     """Raises EngineUnavailableError where the engine does not read the language."""
-    if info.languages and language.split("-")[0].lower() not in info.languages:
+    if not _reads(info, language):
         raise EngineUnavailableError(
             f"{info.name} reads {', '.join(info.languages)} only, not {language}",
-            "Another engine does: pip install 'podtool[mlx]', podtool models pull "
-            "whisper-large-v3-turbo, then --engine mlx-whisper",
+            "Another engine does: pip install 'podtool[mlx]', "
+            "hf download mlx-community/whisper-large-v3-turbo, then --engine mlx-whisper",
         )
 
 
@@ -129,8 +133,12 @@ def _read(
         with timings.part("recognition"):
             heard = engine.transcribe(window, params.language)
         texts = [w for u in heard for w in (u.words or ())]
+        offset = start + piece.start
         with timings.part("alignment"):
-            placed = place_words(window, [w.text for w in texts], aligner, start + piece.start)
+            if _reads(aligner.info, params.language):
+                placed = place_words(window, [w.text for w in texts], aligner, offset)
+            else:  # the recogniser's own times are all there are
+                placed = [replace(w, start=w.start + offset, end=w.end + offset) for w in texts]
         # A recogniser that knows how likely its words are knows better than the aligner (measured:
         # area under the curve .88 against .66 on noisy speech).
         words += [
