@@ -7,6 +7,7 @@ its file by `..` is refused.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -21,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 from podtool.artifacts import ROW_TYPES, KnownRow, Opaque, Row
 from podtool.errors import InputError, OutputError
 
+_VERBATIM = ("extra", "params")  # not ours to round
 DECIMALS = 6  # a microsecond: exact to the sample at every rate up to 192 kHz
 R = TypeVar("R")
 
@@ -31,7 +33,9 @@ def encode(row: Row, folder: Path | None = None) -> str:
         return json.dumps(row.fields, ensure_ascii=False)
     record: dict[str, Any] = {"kind": row.kind, "v": row.version}
     for f in dataclasses.fields(row):
-        value = _plain(getattr(row, f.name))
+        value = getattr(row, f.name)
+        if f.name not in _VERBATIM:
+            value = _plain(value)
         if value is None:
             continue
         if f.name == "path":
@@ -71,7 +75,19 @@ def decode(line: str, where: str = "row", folder: Path | None = None) -> Row:
     Raises InputError, naming `where`, for anything but a valid row of a known version.
     """
     try:
-        record = json.loads(line, parse_constant=_refuse_constant)
+        record = json.loads(
+            line,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_once_each,
+        )
+        line.encode("utf-8")
+        if "\\u" in line:
+            json.dumps(record, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair
+    except RecursionError:
+        raise InputError(f"{where}: not a row (nested too deeply)") from None
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: holds half of a character (a lone surrogate)") from None
     except ValueError as error:
         raise InputError(f"{where}: not a JSON row ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
@@ -86,11 +102,27 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        seen: set[str] = set()
+        twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+        raise ValueError(f"the field {twice!r} is there twice")
+    return record
+
+
 def _known(
     record: dict[str, Any], row_type: type[KnownRow], where: str, folder: Path | None
 ) -> KnownRow:
     kind, version = record.pop("kind"), record.pop("v", None)
-    if version != row_type.version:
+    if type(version) is not int or version != row_type.version:
         hint = "Update podtool: pip install -U podtool" if _newer(version, row_type) else None
         raise InputError(
             f"{where}: {kind} row has version {version!r}; this podtool knows {row_type.version}",
@@ -104,7 +136,13 @@ def _known(
         raise InputError(f"{where}: {kind} starts before the recording ({start} s)")
     if end is not None and end < start:
         raise InputError(f"{where}: {kind} ends ({end} s) before it starts ({start} s)")
+    for name, least in _LEAST.items():
+        if getattr(row, name, least) < least:
+            raise InputError(f"{where}: {kind}.{name} is {getattr(row, name)}, below {least}")
     return row
+
+
+_LEAST = {"sample_rate": 1, "channels": 1, "frames": 0}
 
 
 def _newer(version: Any, row_type: type[KnownRow]) -> bool:
@@ -112,6 +150,8 @@ def _newer(version: Any, row_type: type[KnownRow]) -> bool:
 
 
 def _inward(path: str, folder: Path | None, where: str) -> str:
+    if not path or "\0" in path:
+        raise InputError(f"{where}: {path!r} is not a path")
     if os.path.isabs(path):
         return path
     base = os.path.realpath(folder if folder is not None else Path.cwd())
@@ -166,9 +206,10 @@ def _value(value: Any, wanted: Any, where: str) -> Any:
     if wanted is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InputError(f"{where}: expected a number, got {value!r}")
-        if not math.isfinite(value):
-            raise InputError(f"{where}: not a finite number")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise InputError(f"{where}: the number is too large") from None
     if wanted in (int, str, bool):
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise InputError(f"{where}: expected {wanted.__name__}, got {value!r}")
@@ -195,6 +236,8 @@ def _value(value: Any, wanted: Any, where: str) -> Any:
 def parse_rows(stream: Iterable[str], name: str, folder: Path | None = None) -> Iterator[Row]:
     """The rows of a stream of lines; errors name `name` and the line number."""
     for number, line in enumerate(stream, 1):
+        if number == 1:
+            line = line.removeprefix("\ufeff")  # editors on Windows leave a byte order mark
         if line.strip():
             yield decode(line, f"{name}, line {number}", folder)
 
@@ -224,9 +267,12 @@ def write_rows(rows: Iterable[Row], path: str | Path, force: bool = True) -> Non
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        raise
 
 
 def emit(rows: Iterable[Row], stream: TextIO, folder: Path | None = None) -> None:

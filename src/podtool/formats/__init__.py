@@ -6,6 +6,7 @@ Overlapping speech is kept by all of them. Reading is strict: InputError names f
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -121,7 +122,8 @@ def write_file(path: str | Path, text: str) -> None:
             os.fsync(stream.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {error.strerror}") from None
 
 
