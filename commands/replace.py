@@ -107,6 +107,7 @@ def replace(
             "min_speakers": min_speakers,
             "max_speakers": max_speakers,
         },
+        "speak": {"allow_draft": allow_draft or None},
         "reconstruct": {"master": master},
     }
     request = replacing.request_of(
@@ -123,7 +124,6 @@ def replace(
         overlap=overlap,
         transcript=transcript,
         wer=replacing.wants_wer(check or []),
-        allow_draft=allow_draft,
         mark=mark,
         names=names,
         seed=seed,

@@ -74,10 +74,9 @@ def request_of(
     check_settings(settings)
     params, origins = {}, {}
     for stage in TUNABLE:
-        with contextlib.suppress(ImportError):  # a stage whose package is not installed
-            found = resolve(params_type(stage), flags.get(stage, {}), preset, settings)
-            params[stage] = dataclasses.asdict(found.params)
-            origins[stage] = dict(found.origins)
+        found = resolve(params_type(stage), flags.get(stage, {}), preset, settings)
+        params[stage] = dataclasses.asdict(found.params)
+        origins[stage] = dict(found.origins)
     if any(not is_rows(voice) for _, voice in mapping) and not rest.get("consent"):
         raise UsageError(
             "a reference clip needs the consent of the person heard in it",
@@ -194,6 +193,7 @@ def finish(
     from podtool.errors import PartialFailure
     from podtool.plan import close
     from podtool.rowio import of_kind
+    from podtool.steps import drafts_of
 
     state = outcome.state
     close(state)
@@ -210,10 +210,19 @@ def finish(
         shared.note("time: " + ", ".join(f"{m.subject} {m.name} {m.value:.2f}" for m in extra))
     _closing_table(outcome, request, metrics)
     misfits = [t.id for t in of_kind(state.rows["synthesize"], Take) if t.fits is False]
+    drafts = drafts_of(state)
+    for utterance in drafts:
+        shared.warn(f"not spoken, the text is doubtful: {utterance.id} {utterance.text!r}")
+    edit = state.run.folder("transcribe") / "utterances.jsonl"
     if misfits:
         raise PartialFailure(
             f"{len(misfits)} takes are longer than their slots: {', '.join(misfits)}",
-            "Shorten their text in synthesize/ or transcribe/, and run again.",
+            f"Shorten their text in {edit} and run again.",
+        )
+    if drafts:
+        raise PartialFailure(
+            f"{len(drafts)} utterances stay as they were, their text is doubtful",
+            f"Correct them in {edit} and run again, or give --allow-draft.",
         )
 
 

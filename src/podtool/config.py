@@ -30,7 +30,7 @@ STAGES = {
     "align": "podtool.stages.align:AlignParams",
     "clone": "podtool.stages.clone:CloneParams",
     "convert": "podtool.stages.convert:ConvertParams",
-    "synthesize": "podtool.stages.synthesize:SynthesizeParams",
+    "speak": "podtool.stages.speak:SpeakParams",
     "reconstruct": "podtool.stages.reconstruct:ReconstructParams",
 }
 _PLAIN = {"about", "extends"}  # keys of a preset that are not tables

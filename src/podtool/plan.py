@@ -41,7 +41,7 @@ STAGES = (
     "check",
     "report",
 )
-TUNABLE = ("diarize", "separate", "transcribe", "clone", "convert", "synthesize", "reconstruct")
+TUNABLE = ("diarize", "separate", "transcribe", "clone", "convert", "speak", "reconstruct")
 METHODS, BEDS, OVERLAPS = (
     ("convert", "speak"),
     ("auto", "separate", "mixture"),
@@ -63,7 +63,6 @@ class Request:
     overlap: str = "keep"
     transcript: bool = False
     wer: bool = False
-    allow_draft: bool = False
     mark: bool = True
     names: bool = True
     seed: int = 0

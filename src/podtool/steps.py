@@ -7,7 +7,18 @@ import logging
 from pathlib import Path
 
 from podtool import pipeline, provenance
-from podtool.artifacts import Metric, Recording, Row, Segment, Speaker, Stem, Take, Turn, Voice
+from podtool.artifacts import (
+    Metric,
+    Recording,
+    Row,
+    Segment,
+    Speaker,
+    Stem,
+    Take,
+    Turn,
+    Utterance,
+    Voice,
+)
 from podtool.audio import blocks, open_audio, sha256_of, write_audio
 from podtool.errors import InputError
 from podtool.inputs import recording_of
@@ -319,12 +330,18 @@ class TranscribeStep:
 
 
 class SynthesizeStep:
-    """The takes: every turn of the speakers in their new voices."""
+    """The takes: every turn, or every utterance, of the speakers in their new voices."""
 
     name = "synthesize"
 
     def key(self, state: State) -> Components:
         request, voices = state.request, voices_of(state)
+        if request.method == "speak":
+            from podtool.spoken_takes import speak_key
+
+            params = request.stage_params("speak")
+            rows = spoken_rows(state)
+            return speak_key(state.recording, rows, voices, state.context, params, request.seed)
         return pipeline.convert_key(
             state.recording,
             state.rows["diarize"],
@@ -337,26 +354,47 @@ class SynthesizeStep:
         )
 
     def build(self, state: State, folder: Path) -> None:
-        request, voices = state.request, voices_of(state)
+        make = self._spoken if state.request.method == "speak" else self._converted
+        rows = make(state, folder)
+        write_rows([rows[0], state.recording, *rows[1:]], folder / "takes.jsonl")
+
+    def _converted(self, state: State, folder: Path) -> list[Row]:
         path, digest = heard(state)
         with open_audio(path) as audio:
-            rows = pipeline.convert_turns(
+            return pipeline.convert_turns(
                 audio,
                 state.recording,
                 state.rows["diarize"],
-                voices,
+                voices_of(state),
                 state.context,
-                request.stage_params("convert"),
+                state.request.stage_params("convert"),
                 folder,
                 TakePool(state.run.pool),
                 state.timings[self.name],
                 state.on_progress,
-                request.overlap,
-                request.seed,
+                state.request.overlap,
+                state.request.seed,
                 digest,
                 lambda take, key: state.run.journal.write("take", take=take, key=key),
             )
-        write_rows([rows[0], state.recording, *rows[1:]], folder / "takes.jsonl")
+
+    def _spoken(self, state: State, folder: Path) -> list[Row]:
+        from podtool.spoken_takes import speak_takes
+
+        return speak_takes(
+            state.audio,
+            state.recording,
+            spoken_rows(state),
+            voices_of(state),
+            state.context,
+            state.request.stage_params("speak"),
+            folder,
+            TakePool(state.run.pool),
+            state.timings[self.name],
+            state.on_progress,
+            state.request.seed,
+            lambda take, key: state.run.journal.write("take", take=take, key=key),
+        )
 
     def load(self, state: State, folder: Path) -> None:
         rows = read_rows(folder / "takes.jsonl")
@@ -364,6 +402,20 @@ class SynthesizeStep:
             if not Path(take.path).is_file():
                 raise InputError(f"{folder / 'takes.jsonl'}: {take.path} is missing")
         state.rows[self.name] = rows
+
+
+def spoken_rows(state: State) -> list[Row]:
+    """Turns and utterances: what is spoken, and where somebody else talks."""
+    return [*of_kind(state.rows["diarize"], Turn), *of_kind(state.rows["transcribe"], Utterance)]
+
+
+def drafts_of(state: State) -> list[Utterance]:
+    """The utterances that were not spoken because their text is doubtful."""
+    if state.request.method != "speak":
+        return []
+    from podtool.spoken_takes import refused
+
+    return refused(spoken_rows(state), list(state.targets), state.request.stage_params("speak"))
 
 
 class ReconstructStep:
