@@ -33,7 +33,7 @@ def transcribe(
     Rows with turns are read turn by turn; audio, or rows without turns, is diarized first.
     Overlapping speech gives overlapping utterances.
     """
-    from podtool.artifacts import Segment, Speaker, Turn, Utterance
+    from podtool.artifacts import Row, Segment, Speaker, Turn, Utterance
     from podtool.pipeline import diarize_file, transcribe_file
     from podtool.progress import Timings
     from podtool.rowio import of_kind
@@ -47,7 +47,7 @@ def transcribe(
     context = shared.context(device)
     shared.warn_of_oddities(given.audio)
     parts = Timings()
-    rows = [r for r in given.rows if not isinstance(r, Utterance)]
+    rows: list[Row] = [r for r in given.rows if not isinstance(r, Utterance)]
     with shared.progress() as observe:
         if not any(isinstance(r, (Turn, Speaker, Segment)) for r in rows):
             diarize_params = shared.resolve_params(DiarizeParams, {}, preset, settings)

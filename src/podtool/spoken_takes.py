@@ -21,7 +21,7 @@ from podtool.engines import load
 from podtool.engines.protocols import EngineContext
 from podtool.errors import EngineFailure
 from podtool.keys import Components, content_of, key_of, row_seed
-from podtool.pipeline import engine_info
+from podtool.pipeline import engine_info, take_id
 from podtool.progress import OnProgress, Progress, Timings, ignore
 from podtool.rowio import of_kind
 from podtool.segments import Span
@@ -33,8 +33,8 @@ from podtool.takepool import TakePool
 PASSAGE = (
     "The North Wind and the Sun were disputing which was the stronger, when a traveller came along "
     "wrapped in a warm cloak.",
-    "They agreed that the one who first succeeded in making the traveller take his cloak off should "
-    "be considered stronger than the other.",
+    "They agreed that the one who first succeeded in making the traveller take his cloak off "
+    "should be considered stronger than the other.",
     "Then the North Wind blew as hard as he could, but the more he blew the more closely did the "
     "traveller fold his cloak around him, and at last the North Wind gave up the attempt.",
     "Then the Sun shone out warmly, and immediately the traveller took off his cloak.",
@@ -142,14 +142,14 @@ def speak_takes(
                 }
                 finished = pool.put(key, (b for _, b in blocks(sound)), facts)
                 if on_take is not None:
-                    on_take(_take_id(utterance), key)
-            path = out_dir / f"{_take_id(utterance)}.wav"
+                    on_take(take_id(utterance.id), key)
+            path = out_dir / f"{take_id(utterance.id)}.wav"
             pool.copy_to(finished, path)
             facts = finished.facts
             start, end = float(facts["start"]), float(facts["end"])
             takes.append(
                 Take(
-                    id=_take_id(utterance),
+                    id=take_id(utterance.id),
                     recording=recording.id,
                     speaker=label,
                     voice=voice.id,
@@ -220,5 +220,17 @@ class _Disguise:
         return Span(first / rate, stop / rate), done.audio, checks
 
 
-def _take_id(utterance: Utterance) -> str:
-    return "k" + utterance.id.lstrip("u")
+def say(
+    text: str, voice: Voice | None, context: EngineContext, seed: int = 0, engine: str = "auto"
+) -> Audio:
+    """Text -> mono audio at the speaking engine's rate and pace, in a voice where one is given."""
+    speaking = load("speaking", engine, context)
+    said = list(speaking.speak(text, 1.0, seed))
+    if not said:
+        raise EngineFailure(f"the speaking engine {speaking.info.name} says nothing")
+    plain = Audio(np.concatenate([b.samples for b in said], axis=1), said[0].sample_rate)
+    if voice is None:
+        return plain
+    disguise = _Disguise(speaking, voice, context, seed)
+    converted: Audio = disguise.engine.convert(plain, disguise.map)
+    return converted
