@@ -24,6 +24,10 @@ MARGIN_S = 0.4  # heard on both sides of a turn, so that the joins can be judged
 MOST_TURNS = 60  # turns with sound; the numbers of all turns are always there
 MOST_SOUND_S = 360.0  # seconds of sound per version: about 8 MB of page
 POINTS = 160
+SCALE = (
+    "Similarity is the cosine of two voice embeddings (CAM++): recordings of one person mostly "
+    "score above 0.5, different people near 0."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,8 @@ def _told(replaced: int, audible: int) -> str:
     keys = "<kbd>J</kbd> <kbd>K</kbd> next, previous \N{MIDDLE DOT} <kbd>1</kbd> original "
     keys += "<kbd>2</kbd> new <kbd>3</kbd> difference \N{MIDDLE DOT} <kbd>Space</kbd> pause"
     text = f'<p class="keys">{keys}</p>'
+    if replaced:
+        text += f'<p class="scale">{SCALE}</p>'
     if audible < replaced:
         text += (
             f'<p class="note">{audible} of the {replaced} turns have their sound on this page, '

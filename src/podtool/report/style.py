@@ -70,7 +70,7 @@ audio{width:100%;margin-top:.4em}
 .numbers dd{font-weight:550}
 kbd{font:inherit;font-size:.8em;border:1px solid var(--line);border-bottom-width:2px;
 border-radius:4px;padding:0 .4em;color:var(--ink)}
-.keys{font-size:.85rem;margin-bottom:1em}
+.keys,.scale{font-size:.85rem;color:var(--soft)}.scale{margin-bottom:1em}
 details{margin-top:2.2em}summary{cursor:pointer}
 table{border-collapse:collapse;margin-top:.6em;font-size:.85rem;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.3em .8em .3em 0;border-top:1px solid var(--line);

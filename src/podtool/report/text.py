@@ -18,11 +18,13 @@ def number(value: float, unit: str) -> str:
     """A value with its unit, as many decimals as the unit deserves."""
     decimals = {"dB": 1, "LU": 1, "LUFS": 1, "dBTP": 1, "dBFS": 1, "s": 1, "ms": 0, "Hz": 0, "": 3}
     places = decimals.get(unit, 2)
-    if unit in ("turns", "takes", "words", "frames", "samples", "utterances", "speakers"):
+    if unit == "samples":  # a difference, in full scale
+        return f"{value:.1e}" if value else "0"
+    if unit in ("turns", "takes", "words", "frames", "utterances", "speakers"):
         places = 0
     text = f"{value:.{places}f}" if value or unit else "0"
     if value and float(text) == 0.0:
-        text = f"{value:.1e}"
+        text = text.lstrip("-")
     text = text.replace("-", "\N{MINUS SIGN}")
     return f"{text} {unit}".strip()
 
@@ -34,12 +36,16 @@ def title_of(metric: Metric) -> str:
 
 TITLES = {
     "replaced_turns": "turns replaced",
-    "replaced_s": "seconds replaced",
-    "kept_s": "seconds kept as they were (overlaps)",
+    "replaced_s": "replaced",
+    "kept_s": "kept original (overlaps)",
     "similarity": "similarity to the target voice",
-    "similarity_source": "similarity to the voice that was there",
+    "similarity_before": "the same before",
+    "first_word_drift_ms": "drift at the start",
+    "last_word_drift_ms": "drift at the end",
+    "background_level": "background under the voices",
+    "true_peak_before_dbtp": "true peak before",
     "drift_ms": "largest drift",
-    "loudness_change_lu": "loudness change of the replaced turns",
+    "loudness_change_lu": "loudness change",
     "lufs": "loudness of the episode",
     "lufs_before": "loudness before",
     "true_peak_dbtp": "true peak",
