@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -217,23 +217,32 @@ def _looks_like_text(head: bytes) -> bool:
 
 
 def _check_complete(path: Path) -> None:
-    """A RIFF file whose data chunk promises more bytes than there are is truncated.
+    """A RIFF, RF64 or AIFF file whose samples promise more bytes than there are is truncated.
 
-    Streaming writers leave sizes of 0xFFFFFFFF: those mean "until the end of the file".
+    Streaming writers leave sizes of 0xFFFFFFFF in RIFF: those mean "until the end of the file".
     """
     with path.open("rb") as stream:
-        if stream.read(4) != b"RIFF":
+        form = stream.read(4)
+        order: Literal["little", "big"] = "big" if form == b"FORM" else "little"
+        if form not in (b"RIFF", b"RF64", b"FORM"):
             return
         stream.seek(12)
         end = os.fstat(stream.fileno()).st_size
+        long_size = None  # RF64 keeps the size of its samples in a chunk of its own
         while True:
             header = stream.read(8)
             if len(header) < 8:
                 return
-            size = int.from_bytes(header[4:], "little")
-            if header[:4] == b"data":
+            size = int.from_bytes(header[4:], order)
+            if header[:4] == b"ds64" and form == b"RF64":
+                long_size = int.from_bytes(stream.read(16)[8:], "little")
+                stream.seek(size - 16, io.SEEK_CUR)
+                continue
+            if header[:4] in (b"data", b"SSND"):
                 have = end - stream.tell()
-                if size < 0xFFFFFF00 and size > have:
+                if size >= 0xFFFFFF00:
+                    size = min(long_size or 0, 2**63) % 2**63  # 0: until the end of the file
+                if size > have:
                     raise InputError(
                         f"{path} is truncated: its header promises {size} bytes of samples, "
                         f"{have} are there",
