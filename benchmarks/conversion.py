@@ -1,0 +1,335 @@
+"""Conversion: the ten pairs of pairs.toml, and the price of similarity in words and sound.
+
+usage: python benchmarks/conversion.py [--out DIR] [--set FIELD=VALUE ...]
+
+similarity   cosine of each converted utterance with the target's unseen speech (mean embedding of
+             its utterances), by CAM++ and by GE2E; beside it: the unconverted source, the target's
+             own other speech (the same-speaker level), and the source before and after
+rank         pairs whose converted speech (mean of its utterances) is nearest to the target among
+             all speakers of read/, each by the mean of its utterances (the target: the unseen ones)
+wer          Moonshine on the converted utterance against Moonshine on the source
+dnsmos       DNSMOS P.835 overall, converted less source
+mcd          mel-cepstral distortion (24 coefficients, DTW) to the target's own reading of the same
+             sentence, converted and unconverted
+rtf          seconds of computing per second of speech converted (analysis of the speaker apart)
+
+`--out` keeps the converted audio. Needs PODTOOL_DATA (default ../shared/data) and weights
+(`podtool models pull embedded dnsmos`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import ROOT, data_folder, say
+from numpy.typing import NDArray
+
+from podtool import engines
+from podtool.artifacts import Turn
+from podtool.audio import Audio, open_audio, write_audio
+from podtool.engines.protocols import EngineContext
+from podtool.engines.world_frames import analyse
+from podtool.engines.world_profile import SpeechProfile, speech_frames
+from podtool.resample import resample, to_mono
+from podtool.segments import Span
+from podtool.stages.clone import clone
+from podtool.stages.convert import ConvertParams, analyse_speaker, convert
+from podtool.store import ModelStore
+from podtool.text import normalise
+
+Vector = NDArray[np.float64]
+RATE = 16000
+
+
+class Bench:
+    """Data, engines and the embeddings that were asked for before."""
+
+    def __init__(self) -> None:
+        self.context = EngineContext(store=ModelStore(), device="cpu", threads=1)
+        rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
+        self.rows = {r["path"]: r for r in rows if r["kind"] == "read"}
+        self.embedders = {n: engines.load("embedding", n, self.context) for n in NAMES}
+        self.recogniser = engines.load("transcription", "moonshine", self.context)
+        self.world = engines.load("conversion", "world", self.context)
+        self.dnsmos = Dnsmos(self.context)
+        self._vectors: dict[tuple[str, str], Vector] = {}
+
+    def audio(self, path: str) -> Audio:
+        with open_audio(data_folder() / path) as file:
+            return resample(to_mono(file.read()), RATE)
+
+    def of(self, speaker: str) -> list[str]:
+        return sorted(p for p, r in self.rows.items() if r["speaker"] == speaker)
+
+    def vector(self, name: str, path: str) -> Vector:
+        key = (name, path)
+        if key not in self._vectors:
+            self._vectors[key] = self.embed(name, self.audio(path))
+        return self._vectors[key]
+
+    def embed(self, name: str, audio: Audio) -> Vector:
+        return np.asarray(self.embedders[name].embed(audio), np.float64)
+
+    def centre(self, name: str, paths: list[str]) -> Vector:
+        return unit(np.mean([self.vector(name, p) for p in paths], axis=0))
+
+    def text(self, audio: Audio) -> str:
+        return " ".join(u.text for u in self.recogniser.transcribe(audio, "en"))
+
+
+NAMES = ("campplus", "ge2e")
+
+
+def unit(x: Vector) -> Vector:
+    return np.asarray(x / np.linalg.norm(x))
+
+
+class Dnsmos:
+    """Overall quality, 1 to 5: windows of 9.01 s every second, short clips repeated.
+
+    Reddy et al., "DNSMOS P.835", ICASSP 2022; the polynomial is that of the published script.
+    """
+
+    LENGTH = int(9.01 * RATE)
+
+    def __init__(self, context: EngineContext) -> None:
+        from podtool.engines.onnx_session import open_session
+
+        self.session = open_session(context.model("dnsmos") / "sig_bak_ovr.onnx", 1)
+
+    def overall(self, audio: Audio) -> float:
+        x = np.clip(audio.samples[0], -1.0, 1.0)
+        while len(x) < self.LENGTH:
+            x = np.concatenate([x, x])
+        hops = int(np.floor(len(x) / RATE) - 9.01) + 1
+        raw = [
+            float(self.session.run(None, {"input_1": x[None, s : s + self.LENGTH]})[0][0][2])
+            for s in range(0, hops * RATE, RATE)
+            if s + self.LENGTH <= len(x)
+        ]
+        return float(np.polyval([-0.06766283, 1.11546468, 0.04602535], np.mean(raw)))
+
+
+def mel_cepstra(audio: Audio) -> Vector:
+    """(n, 24) mel-cepstra 1 to 24 of the speech frames, 10 ms apart."""
+    envelope = analyse(audio.samples[0]).envelope
+    envelope = envelope[speech_frames(envelope)][::2]
+    bands = envelope.shape[1]
+    k = np.arange(1, 25)[:, None]
+    waves = np.cos(np.pi * k * (np.arange(bands) + 0.5) / bands)
+    # log amplitude = c0 + sum of c_k cos(k w): half of the log power, twice its mean against cos
+    return np.asarray(envelope @ waves.T / bands)
+
+
+def distortion(a: Audio, b: Audio) -> float:
+    """dB: mean over the best warping path of 10/ln 10 * sqrt(2 * sum of squared differences)."""
+    x, y = mel_cepstra(a), mel_cepstra(b)
+    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1) - 2 * x @ y.T
+    cost = 10 / np.log(10) * np.sqrt(2 * np.maximum(squares, 0.0))
+    total = np.full((len(x) + 1, len(y) + 1), np.inf)
+    steps = np.zeros_like(total)
+    total[0, 0] = 0.0
+    for diagonal in range(2, len(x) + len(y) + 1):
+        i = np.arange(max(1, diagonal - len(y)), min(len(x), diagonal - 1) + 1)
+        j = diagonal - i
+        options = np.stack([total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]])
+        counts = np.stack([steps[i - 1, j - 1], steps[i - 1, j], steps[i, j - 1]])
+        best = options.argmin(axis=0)
+        at = np.arange(len(i))
+        total[i, j] = options[best, at] + cost[i - 1, j - 1]
+        steps[i, j] = counts[best, at] + 1
+    return float(total[-1, -1] / steps[-1, -1])
+
+
+def joined(bench: Bench, paths: list[str]) -> tuple[Audio, list[Turn]]:
+    """Utterances as one recording with half a second between them, and a turn for each."""
+    pause = np.zeros((1, RATE // 2), np.float32)
+    parts: list[NDArray[np.float32]] = []
+    turns: list[Turn] = []
+    at = 0
+    for n, path in enumerate(paths):
+        samples = bench.audio(path).samples
+        end = at + samples.shape[1]
+        turns.append(Turn(f"t{n:04d}", "joined", at / RATE, end / RATE, "S1"))
+        parts += [samples, pause]
+        at = end + pause.shape[1]
+    return Audio(np.concatenate(parts, axis=1), RATE), turns
+
+
+def voice_of(bench: Bench, paths: list[str]) -> SpeechProfile:
+    """The voice as `podtool clone` makes it of these recordings."""
+    audio, turns = joined(bench, paths)
+    return clone(audio, "joined", turns, "S1", bench.world, bench.embedders["campplus"]).profile
+
+
+def run_pair(
+    bench: Bench, pair: dict[str, Any], params: ConvertParams, out: Path | None
+) -> dict[str, list[float]]:
+    unseen, sources = pair["unseen"], bench.of(pair["source"])
+    enrolment = [p for p in bench.of(pair["target"]) if p not in unseen]
+    voice = voice_of(bench, enrolment)
+    episode, turns = joined(bench, sources)
+    began = time.process_time()
+    profile = analyse_speaker(
+        episode, [Span(t.start, t.end) for t in turns], bench.world, params, 1
+    )
+    found: dict[str, list[float]] = {"analysis_s": [time.process_time() - began]}
+    began = time.process_time()
+    mapping = bench.world.voice_map(profile, voice, params.mapping())
+    chosen = [turns[sources.index(p)] for p in pair["convert"]]
+    takes = list(convert(episode, chosen, bench.world, mapping, params, workers=1))
+    found["convert_s"] = [time.process_time() - began]
+    found["speech_s"] = [sum(t.end - t.start for t in chosen)]
+    found["drift_ms"] = [
+        max(abs(t.checks["first_word_drift_ms"]), abs(t.checks["last_word_drift_ms"]))
+        for t in takes
+    ]
+    found["length_error"] = [abs(t.checks["length_error_frames"]) for t in takes]
+    texts = {normalise(bench.rows[p]["transcript"]): p for p in unseen}
+    vectors: dict[str, list[Vector]] = {n: [] for n in NAMES}
+    for path, take in zip(pair["convert"], takes, strict=True):
+        before, after = bench.audio(path), take.audio.read()
+        if out is not None:
+            write_audio(out / f"{Path(path).stem}-as-{pair['target']}.wav", after)
+        for name in NAMES:
+            vectors[name].append(bench.embed(name, after))
+        heard, meant = normalise(bench.text(after)), normalise(bench.text(before))
+        add(found, "errors", word_distance(meant, heard))
+        add(found, "words", len(meant.split()))
+        add(found, "dnsmos", bench.dnsmos.overall(after))
+        add(found, "dnsmos_change", bench.dnsmos.overall(after) - bench.dnsmos.overall(before))
+        same = texts.get(normalise(bench.rows[path]["transcript"]))
+        if same is not None:
+            theirs = bench.audio(same)
+            add(found, "mcd", distortion(after, theirs))
+            add(found, "mcd_source", distortion(before, theirs))
+    for name in NAMES:
+        target = bench.centre(name, unseen)
+        source = bench.centre(name, [p for p in sources if p not in pair["convert"]] or sources)
+        for path, vector in zip(pair["convert"], vectors[name], strict=True):
+            add(found, f"similarity_{name}", vector @ target)
+            add(found, f"unconverted_{name}", bench.vector(name, path) @ target)
+            add(found, f"to_source_{name}", vector @ source)
+            add(found, f"source_to_itself_{name}", bench.vector(name, path) @ source)
+        for path in enrolment:
+            add(found, f"same_speaker_{name}", bench.vector(name, path) @ target)
+        found[f"rank_{name}"] = [
+            rank(bench, name, unit(np.sum(vectors[name], axis=0)), pair["target"], unseen)
+        ]
+    return found
+
+
+def add(found: dict[str, list[float]], name: str, value: Any) -> None:
+    found.setdefault(name, []).append(float(value))
+
+
+def word_distance(reference: str, found: str) -> int:
+    """Levenshtein distance in words."""
+    a, b = reference.split(), found.split()
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]
+
+
+def rank(bench: Bench, name: str, vector: Vector, target: str, unseen: list[str]) -> float:
+    """1 where the target is the nearest of all speakers of read/."""
+    speakers = sorted({r["speaker"] for r in bench.rows.values()})
+    near = {
+        s: float(vector @ bench.centre(name, unseen if s == target else bench.of(s)))
+        for s in speakers
+    }
+    return 1.0 + sum(v > near[target] for v in near.values())
+
+
+def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> None:
+    kinds = {
+        "ten pairs": all_found,
+        "within gender": [f for f in all_found if not f[0]["across"]],
+        "across gender": [f for f in all_found if f[0]["across"]],
+    }
+    for label, group in kinds.items():
+        for name in NAMES:
+            # A pair counts once, however many utterances it has.
+            for what in ("similarity", "unconverted", "same_speaker", "to_source"):
+                key = f"{what}_{name}"
+                say(
+                    key,
+                    float(np.mean([np.mean(f[key]) for _, f in group])),
+                    "cosine",
+                    label,
+                    len(group),
+                )
+            key = f"source_to_itself_{name}"
+            say(
+                key,
+                float(np.mean([np.mean(f[key]) for _, f in group])),
+                "cosine",
+                label,
+                len(group),
+            )
+            first = sum(f[f"rank_{name}"][0] == 1 for _, f in group)
+            say(f"target_first_{name}", float(first), "pairs", label, len(group))
+        errors, words = (sum(sum(f[k]) for _, f in group) for k in ("errors", "words"))
+        say("conversion_wer", errors / words, "share", label, int(words))
+        say("dnsmos", mean(group, "dnsmos"), "MOS", label)
+        say("dnsmos_change", mean(group, "dnsmos_change"), "MOS", label)
+        have = [f for f in group if "mcd" in f[1]]
+        if have:
+            ours, theirs = mean(have, "mcd"), mean(have, "mcd_source")
+            count = sum(len(f["mcd"]) for _, f in have)
+            say("mcd", ours, "dB", label, count)
+            say("mcd_unconverted", theirs, "dB", label, count)
+            say("mcd_gain", theirs - ours, "dB", label, count)
+    speech = sum(f["speech_s"][0] for _, f in all_found)
+    say("conversion_rtf", sum(f["convert_s"][0] for _, f in all_found) / speech, "x")
+    say("conversion_drift_ms", max(max(f["drift_ms"]) for _, f in all_found), "ms", "worst take")
+    say("conversion_length_error", max(max(f["length_error"]) for _, f in all_found), "frames")
+
+
+def mean(group: list[tuple[dict[str, Any], dict[str, list[float]]]], key: str) -> float:
+    return float(np.mean([v for _, f in group for v in f[key]]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the conversion figures")
+    parser.add_argument("--out", type=Path, help="keep the converted audio here")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    options = parser.parse_args()
+    params = ConvertParams()
+    kinds = {f.name: type(getattr(params, f.name)) for f in fields(params)}
+    for setting in options.set:
+        name, _, value = setting.partition("=")
+        params = replace(params, **{name: kinds[name](value)})
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+    pairs = tomllib.loads((ROOT / "benchmarks" / "pairs.toml").read_text())["pair"]
+    bench = Bench()
+    done = []
+    for pair in pairs:
+        for speaker in (pair["source"], pair["target"]):
+            if any(bench.rows[p]["in_train"] for p in bench.of(speaker)):
+                sys.exit(f"{speaker} is a training speaker")
+        found = run_pair(bench, pair, params, options.out)
+        done.append((pair, found))
+        print(
+            f"{pair['source']} -> {pair['target']}: "
+            + ", ".join(f"{k} {np.mean(v):.3f}" for k, v in found.items()),
+            file=sys.stderr,
+            flush=True,
+        )
+    report(done)
+
+
+if __name__ == "__main__":
+    main()
