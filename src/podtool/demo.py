@@ -21,7 +21,7 @@ from podtool.resample import resample, to_mono
 RATE = 44_100
 INTRO_S, OUTRO_S, MARGIN_S, FADE_S = 4.0, 4.0, 0.08, 0.02
 SPEECH_RMS_DB, BED_RMS_DB, INTRO_RMS_DB = -21.0, -39.0, -27.0
-CONSENT = "AMI Meeting Corpus, participant FEE078, published under CC BY 4.0"
+CONSENT = "AMI Meeting Corpus, participant MEE009, published under CC BY 4.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,18 @@ AUSTEN = (
          "made still more respectable than he was:"),
     Clip("austen-0930.wav", 0.21, 3.02, "he might even have been made amiable himself."),
 )  # fmt: skip
-VOICE = (("ami-fee078.wav", 9.45, 19.05), ("ami-fee078.wav", 19.75, 29.90))
+# MEE009 where nobody else of the meeting is heard, by the corpus's own annotation.
+VOICE = (
+    ("ami-dev00.wav", 1.45, 13.10),
+    ("ami-dev00.wav", 18.42, 20.52),
+    ("ami-dev00.wav", 21.97, 23.04),
+    ("ami-dev00.wav", 23.84, 26.16),
+    ("ami-dev00.wav", 28.42, 29.96),
+    ("ami-dev01.wav", 7.05, 11.75),
+    ("ami-dev01.wav", 15.15, 16.36),
+    ("ami-dev01.wav", 17.58, 19.54),
+    ("ami-dev01.wav", 21.33, 22.44),
+)
 
 
 @dataclass(frozen=True, slots=True)
