@@ -214,6 +214,8 @@ def label_units(
     model: SpeakerModel,
     dims: float,
     switch: float,
+    rivalry: float = 20.0,
+    rounds: int = 3,
 ) -> Ints:
     """A speaker for each unit, by Viterbi along each chain: short units lean on neighbours.
 
@@ -232,15 +234,21 @@ def label_units(
     labels = np.zeros(len(vectors), np.int64)
     for inside in members:
         labels[inside] = _viterbi(loud[inside], switch)
-    mixed = set(np.flatnonzero(~clean).tolist())
-    for _ in range(2 if mixed else 0):
-        apart = loud.copy()
-        for a, b, share in pairs:
-            if a in mixed:
-                apart[a, labels[b]] -= share * (5.0 if b in mixed else 20.0)
+    rivals: dict[int, list[tuple[int, float]]] = {}
+    for a, b, share in pairs:
+        rivals.setdefault(a, []).append((b, share))
+    # The surest chains first, so that the doubtful ones are decided against what is known.
+    members.sort(key=lambda m: (-float((seconds[m] * clean[m]).sum()), int(m[0])))
+    settled = np.zeros(len(vectors), bool)
+    for _ in range(rounds):
         for inside in members:
-            if mixed.intersection(inside.tolist()):
-                labels[inside] = _viterbi(apart[inside], switch)
+            apart = loud[inside].copy()
+            for row, i in enumerate(inside):
+                for b, share in rivals.get(int(i), ()):
+                    if settled[b] or clean[b]:
+                        apart[row, labels[b]] -= share * rivalry
+            labels[inside] = _viterbi(apart, switch)
+            settled[inside] = True
     return labels
 
 
