@@ -11,7 +11,7 @@ from podtool.artifacts import Row, Stem, Take
 from podtool.audio import blocks, open_audio, sha256_of
 from podtool.container import check_suffix, extras_of, subtype_for, write_media
 from podtool.errors import OutputError
-from podtool.keys import key_of
+from podtool.keys import content_of, key_of
 from podtool.plan import Request, State
 from podtool.rendering import MARK, write_provenance
 from podtool.rowio import of_kind
@@ -86,7 +86,7 @@ def _parts(state: State, request: Request, output: Path) -> dict[str, object]:
         "input": state.recording.sha256,
         "suffix": output.suffix.lower(),
         "mark": request.mark,
-        "rows": [key_of({"row": repr(row)}) for row in voices_of(state).values()],
+        "rows": content_of(_all_rows(state)) if request.mark else "",
     }
 
 
