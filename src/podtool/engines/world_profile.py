@@ -88,8 +88,9 @@ class SpeechProfile:
             "envelope": self.envelope.astype(np.float16),
             "f0": self.f0,
         }
-        facts = {"format": FORMAT, "facts": json.dumps(self._facts(), sort_keys=True)}
-        path.write_bytes(save(arrays, metadata=facts))
+        # One entry: safetensors writes several in an order that differs from run to run.
+        facts = json.dumps({"format": FORMAT, **self._facts()}, sort_keys=True)
+        path.write_bytes(save(arrays, metadata={"podtool": facts}))
 
     @classmethod
     def load(cls, path: Path) -> SpeechProfile:
@@ -98,10 +99,9 @@ class SpeechProfile:
 
         try:
             with safe_open(str(path), framework="numpy") as file:
-                facts = file.metadata() or {}
-                if facts.get("format") != FORMAT:
+                known = json.loads((file.metadata() or {}).get("podtool", "{}"))
+                if known.get("format") != FORMAT:
                     raise InputError(f"{path} is not a voice of podtool's WORLD converter")
-                known = json.loads(facts["facts"])
                 envelope = file.get_tensor("envelope").astype(np.float32)
                 f0 = file.get_tensor("f0").astype(np.float32)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
