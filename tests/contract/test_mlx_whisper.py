@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,8 @@ def write_model(folder: Path, half: bool = True) -> None:
         position = 2 + step  # the prompt is start, language, task: the last one predicts first
         tokens[token, position] = 1.0
         positions[position, position] = 10.0
-    weights = {name: np.array(value) for name, value in tree_flatten(model.parameters())}
+    parameters: Any = tree_flatten(model.parameters())
+    weights = {name: np.array(value) for name, value in parameters}
     for name in weights:
         if name.startswith("decoder") and (".out." in name or ".mlp2." in name):
             weights[name] = np.zeros_like(weights[name])

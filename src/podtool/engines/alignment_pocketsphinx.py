@@ -111,6 +111,7 @@ class PocketSphinxAligner:
             return []
         pcm = np.round(samples * (0.9 / peak) * 32767).astype("<i2")
         decoder = self._decoder
+        decoder.reinit_feat()  # its noise tracker would carry over from what came before
         try:
             decoder.set_align_text(" ".join(words))
             decoder.start_utt()

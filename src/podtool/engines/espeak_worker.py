@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import sys
 from typing import Any
 
-_RETRIEVAL, _DONT_EXIT, _UTF8 = 1, 0x8000, 1
+_SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
 _RATE, _PITCH = 1, 3
 _WORD, _LIST_END = 1, 0
 
@@ -48,7 +49,7 @@ class Synthesizer:
 
         self._library: Any = ctypes.CDLL(str(espeakng_loader.get_library_path()))
         data = str(espeakng_loader.get_data_path()).encode()
-        self.sample_rate = int(self._library.espeak_Initialize(_RETRIEVAL, 0, data, _DONT_EXIT))
+        self.sample_rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT))
         if self.sample_rate <= 0:
             raise RuntimeError(f"eSpeak NG finds no voice data in {data.decode()}")
         self._pcm = bytearray()
@@ -95,22 +96,38 @@ def main() -> None:
         out.write(json.dumps({"error": str(error)}).encode() + b"\n")
         out.flush()
         return
-    for line in sys.stdin.buffer:
-        pcm = b""
-        try:
-            request = json.loads(line)
-            pcm, words = synthesizer.say(
-                request["text"], request["voice"], request["rate_wpm"], request["pitch"]
-            )
-            head: dict[str, Any] = {
-                "sample_rate": synthesizer.sample_rate,
-                "frames": len(pcm) // 2,
-                "words": words,
-            }
-        except Exception as error:
-            head = {"error": f"{error}"}
-        out.write(json.dumps(head).encode() + b"\n" + pcm)
-        out.flush()
+    # eSpeak NG carries state from one text to the next, so that a text sounds a little different
+    # the second time. Each request is answered by a fork of the fresh library instead.
+    for line in iter(sys.stdin.buffer.readline, b""):
+        if not hasattr(os, "fork"):
+            out.write(answer(synthesizer, line))
+            out.flush()
+            return  # the other side starts another process
+        child = os.fork()
+        if child == 0:
+            out.write(answer(synthesizer, line))
+            out.flush()
+            os._exit(0)
+        if os.waitpid(child, 0)[1] != 0:
+            sys.exit(1)  # the answer is cut short: the other side sees the end of the stream
+
+
+def answer(synthesizer: Synthesizer, line: bytes) -> bytes:
+    """One request -> the bytes of its answer."""
+    pcm = b""
+    try:
+        request = json.loads(line)
+        pcm, words = synthesizer.say(
+            request["text"], request["voice"], request["rate_wpm"], request["pitch"]
+        )
+        head: dict[str, Any] = {
+            "sample_rate": synthesizer.sample_rate,
+            "frames": len(pcm) // 2,
+            "words": words,
+        }
+    except Exception as error:
+        head = {"error": f"{error}"}
+    return json.dumps(head).encode() + b"\n" + pcm
 
 
 if __name__ == "__main__":

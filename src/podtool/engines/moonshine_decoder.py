@@ -7,6 +7,7 @@ moonshine-voice library, whose own VAD cuts sentences apart and which keeps toke
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,37 +62,40 @@ class MoonshineModel:
             ]
         )
 
-    def encode(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
-        """16 kHz samples (n,) -> (1, about n / 384, 288)."""
-        mask = np.ones((1, len(samples)), np.int64)
-        feed = {"input_values": samples[None, :], "attention_mask": mask}
+    def encode(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
+        """16 kHz samples (views, n) -> (views, about n / 384, 288)."""
+        feed = {"input_values": views, "attention_mask": np.ones(views.shape, np.int64)}
         states: NDArray[np.float32] = self._encoder.run(None, feed)[0]
         return states
 
     def decode(
-        self, samples: NDArray[np.float32], beam: int, alpha: float, longest: int | None = None
+        self, views: NDArray[np.float32], beam: int, alpha: float, longest: int | None = None
     ) -> list[Hypothesis]:
-        """What is said in 16 kHz samples (n,): hypotheses, best first."""
-        states = self.encode(samples)
+        """What is said in 16 kHz samples (views, n): hypotheses, best first.
+
+        The views are the same speech, shifted: at each step the mean of their log-probabilities
+        decides, which is an ensemble of one model.
+        """
+        count, samples = views.shape
+        states = self.encode(views)
         if longest is None:
-            longest = max(4, int(len(samples) / 16000 * TOKENS_PER_SECOND))
-        # The decoder thins this mask to the encoder's rate by itself: it wants one per sample.
-        mask = np.ones((1, len(samples)), np.int64)
+            longest = max(4, int(samples / 16000 * TOKENS_PER_SECOND))
         past: dict[str, NDArray[np.float32]] = {}
         for name in self._past:
             frames = 0 if ".decoder." in name else states.shape[1]
-            past[name] = np.zeros((1, _HEADS, frames, _HEAD_DIM), np.float32)
+            past[name] = np.zeros((count, _HEADS, frames, _HEAD_DIM), np.float32)
+        # The decoder thins this mask to the encoder's rate by itself: it wants one per sample.
         feed: dict[str, NDArray[Any]] = {
-            "encoder_attention_mask": mask,
+            "encoder_attention_mask": np.ones((count, samples), np.int64),
             "encoder_hidden_states": states,
         }
 
         def run(tokens: list[int], cached: bool) -> Scores:
-            rows = len(tokens)
+            rows = len(tokens) * count  # view by view, the tokens of the beam within
             if feed["encoder_hidden_states"].shape[0] != rows:
-                feed["encoder_hidden_states"] = np.repeat(states, rows, axis=0)
-                feed["encoder_attention_mask"] = np.repeat(mask, rows, axis=0)
-            inputs = {"input_ids": np.array(tokens, np.int64)[:, None]}
+                feed["encoder_hidden_states"] = np.repeat(states, len(tokens), axis=0)
+                feed["encoder_attention_mask"] = np.ones((rows, samples), np.int64)
+            inputs = {"input_ids": np.tile(np.array(tokens, np.int64), count)[:, None]}
             flag = {"use_cache_branch": np.array([cached])}
             outputs = self._decoder.run(None, {**feed, **past, **inputs, **flag})
             named = dict(zip(self._outputs, outputs, strict=True))
@@ -99,16 +103,18 @@ class MoonshineModel:
                 if not cached or ".decoder." in name:  # cross-attention keys come once
                     past[name] = named[name.replace("past_key_values", "present")]
             logits = named["logits"][:, -1].astype(np.float32)
-            logits[:, self._silent] = -np.inf
-            return log_softmax(logits)
+            logits[:, self._silent] = -1e9
+            scores = log_softmax(logits).reshape(count, len(tokens), -1)
+            return scores[0] if count == 1 else log_softmax(scores.mean(axis=0))
 
-        def step(tokens: Any, parents: Any) -> Scores:
-            rows = list(parents)
+        def step(tokens: Sequence[int], parents: Sequence[int]) -> Scores:
+            width = next(v.shape[0] for v in past.values()) // count
+            rows = [view * width + parent for view in range(count) for parent in parents]
             for name, value in past.items():
                 if ".decoder." in name:
-                    past[name] = np.ascontiguousarray(value[rows])
+                    past[name] = value[rows]
                 elif value.shape[0] != len(rows):
-                    past[name] = np.repeat(value[:1], len(rows), axis=0)
+                    past[name] = value[rows]
             return run(list(tokens), cached=True)
 
         return beam_search(run([START], False)[0], step, END, beam, longest, alpha)

@@ -16,7 +16,7 @@ from podtool.text import spread_words
 
 BEAM = 4
 ALPHA = 1.0
-PAD_S = 0.2
+LEADS_S = (0.0, 0.3)
 LEVEL_DBFS = -23.0
 SILENCE_DBFS = -70.0
 
@@ -65,7 +65,7 @@ class Moonshine:
         prepared = level(samples)
         if prepared is None:
             return []
-        best = self._model.decode(prepared, self._beam, ALPHA)[0]
+        best = self._model.decode(shifted(prepared, LEADS_S), self._beam, ALPHA)[0]
         words = self._model.words(best)
         if not words:
             return []
@@ -91,7 +91,7 @@ class Moonshine:
 
 
 def level(samples: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Samples (n,) brought to one level with silence at both ends; None for silence."""
+    """Samples (n,) brought to one level ; None for silence."""
     if len(samples) < 160:
         return None
     centred = samples - samples.mean(dtype=np.float64)
@@ -99,5 +99,14 @@ def level(samples: NDArray[np.float32]) -> NDArray[np.float32] | None:
     if rms < 10 ** (SILENCE_DBFS / 20):
         return None
     gain = min(10 ** (LEVEL_DBFS / 20) / rms, 0.99 / float(np.abs(centred).max()))
-    pad = np.zeros(round(PAD_S * 16000), np.float32)
-    return np.concatenate([pad, (centred * gain).astype(np.float32), pad])
+    levelled: NDArray[np.float32] = (centred * gain).astype(np.float32)
+    return levelled
+
+
+def shifted(samples: NDArray[np.float32], leads_s: tuple[float, ...]) -> NDArray[np.float32]:
+    """Views (len(leads_s), n) of samples: silence of each length before them, equal ends."""
+    leads = [round(lead * 16000) for lead in leads_s]
+    views = np.zeros((len(leads), max(leads) + len(samples)), np.float32)
+    for view, lead in zip(views, leads, strict=True):
+        view[lead : lead + len(samples)] = samples
+    return views

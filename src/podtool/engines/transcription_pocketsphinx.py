@@ -57,6 +57,7 @@ class PocketSphinx:
             return []
         pcm = np.round(samples * (0.9 / peak) * 32767).astype("<i2")
         decoder = self._decoder
+        decoder.reinit_feat()  # its noise tracker would carry over from what came before
         decoder.start_utt()
         decoder.process_raw(pcm.tobytes(), full_utt=True)
         decoder.end_utt()
