@@ -60,12 +60,24 @@ def analyse(samples: NDArray[Any]) -> Frames:
     x = np.ascontiguousarray(samples, np.float64)
     if length < SHORTEST:
         x = np.pad(x, (0, SHORTEST - length))
-    f0, times = pyworld.harvest(
-        x, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEIL, frame_period=1000 * FRAME_S
-    )
+    floor, ceil = pitch_range(x)
+    f0, times = pyworld.harvest(x, RATE, f0_floor=floor, f0_ceil=ceil, frame_period=1000 * FRAME_S)
     spectrum = pyworld.cheaptrick(x, f0, times, RATE, fft_size=FFT)
     aperiodicity = pyworld.d4c(x, f0, times, RATE, fft_size=FFT)
     return Frames(f0, spectrum, aperiodicity, length)
+
+
+def pitch_range(x: Floats) -> tuple[float, float]:
+    """Hz between which Harvest looks: 1.2 octaves either way of the median that DIO finds.
+
+    Harvest takes time in proportion to the range, and DIO next to none (Morise et al., 2009).
+    """
+    rough, _ = world().dio(x, RATE, f0_floor=F0_FLOOR, f0_ceil=F0_CEIL, frame_period=10.0)
+    voiced = rough[rough > 0]
+    if len(voiced) < 10:
+        return F0_FLOOR, F0_CEIL
+    middle = float(np.median(voiced))
+    return max(F0_FLOOR, middle / 2.3), min(F0_CEIL, middle * 2.3)
 
 
 def synthesise(frames: Frames) -> NDArray[np.float32]:

@@ -12,24 +12,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from podtool.artifacts import Turn
-from podtool.audio import Audio, AudioSource
+from podtool.audio import Audio, AudioSource, blocks
 from podtool.dsp import ramp
 from podtool.engines.voice_world import VoiceMap, World
 from podtool.engines.world_mapping import MappingParams
 from podtool.engines.world_profile import SpeechProfile
-from podtool.errors import InputError
+from podtool.errors import EngineFailure, InputError
+from podtool.loudness import limit
 from podtool.progress import OnProgress, Progress, ignore
 from podtool.resample import SpooledAudio, resample, to_mono
 from podtool.segments import Span, subtract, total, union
 
 SPOOL_S = 120.0  # longer turns are kept on disk
 CHECK_S = 60.0  # takes are measured on this much of a turn
+CEILING_DBTP = -0.5  # of a take
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +246,8 @@ class _Assembly:
         self.tail = np.zeros(0, np.float32)
         self.parts: list[NDArray[np.float32]] = []
         self.end = 0  # frames handed over so far
-        long = (self.stop - self.start) > SPOOL_S * self.rate
-        self.file = tempfile.TemporaryFile(prefix="podtool-") if long else None  # noqa: SIM115
+        self.peak = 0.0
+        self.file = self._scratch()
         self.held: tuple[int, NDArray[np.float32]] | None = None
 
     def add(self, at: int, samples: NDArray[np.float32]) -> None:
@@ -264,16 +266,35 @@ class _Assembly:
         assert self.held is not None
         at, piece = self.held
         ready = np.ascontiguousarray(piece[: until - at], np.float32)
-        if self.file is not None:
-            self.file.write(ready.tobytes())
-        else:
-            self.parts.append(ready)
+        self._store(ready)
         self.end += len(ready)
+        self.peak = max(self.peak, float(np.abs(ready).max(initial=0.0)))
 
     def finish(self) -> AudioSource:
+        """The turn, with peaks above CEILING_DBTP limited (WORLD's pulses are taller)."""
         self._hand_over(self.stop)
         if self.end != self.stop - self.start:
-            raise RuntimeError(f"conversion gave {self.end} of {self.stop - self.start} frames")
+            raise EngineFailure(f"conversion gave {self.end} of {self.stop - self.start} frames")
+        audio = self._stored()
+        if self.peak <= 10 ** ((CEILING_DBTP - 0.5) / 20):
+            return audio
+        limited = limit((b for _, b in blocks(audio)), self.rate, 1, 1.0, CEILING_DBTP)
+        self.parts, self.file = [], self._scratch()
+        for block in limited:
+            self._store(block.samples[0])
+        return self._stored()
+
+    def _scratch(self) -> BinaryIO | None:
+        long = (self.stop - self.start) > SPOOL_S * self.rate
+        return tempfile.TemporaryFile(prefix="podtool-") if long else None
+
+    def _store(self, samples: NDArray[np.float32]) -> None:
+        if self.file is not None:
+            self.file.write(samples.tobytes())
+        else:
+            self.parts.append(samples)
+
+    def _stored(self) -> AudioSource:
         if self.file is not None:
             self.file.flush()
             return SpooledAudio(self.file, self.rate, 1, self.end)
