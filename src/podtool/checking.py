@@ -240,6 +240,8 @@ def _times(rows: Numbered) -> Iterator[Problem]:
                 )
         if isinstance(row, Utterance):
             yield from ((line, "error", text) for text in _words(row))
+        if isinstance(row, Take):
+            yield from ((line, "error", text) for text in _slot(row))
 
 
 def _words(row: Utterance) -> Iterator[str]:
@@ -286,6 +288,17 @@ def _values(rows: Numbered) -> Iterator[Problem]:
                 yield line, "error", f"the embedding has the norm {norm:.3f} instead of 1"
         if isinstance(row, Voice) and not row.consent.statement.strip():
             yield line, "error", f"the voice {row.id} has an empty statement of consent"
+
+
+def _slot(row: Take) -> Iterator[str]:
+    """A conversion is as long as what it replaces; what is kept lies inside of the slot."""
+    length = row.frames / row.sample_rate
+    slot = row.end - row.start
+    if row.method == "convert" and abs(length - slot) > 2 / row.sample_rate:
+        yield f"take {row.id} is {length:.3f} s long, its slot {slot:.3f} s"
+    for start, end in row.keep or ():
+        if not row.start - 1e-6 <= start <= end <= row.end + 1e-6:
+            yield f"take {row.id} keeps {start:.3f} to {end:.3f} s, which is not in its slot"
 
 
 def _files(rows: Numbered) -> Iterator[Problem]:

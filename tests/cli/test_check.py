@@ -52,7 +52,7 @@ def good(tone: Path) -> list[Row]:
         Utterance("u0002", "tone", 1.0, 2.0, "hi", "S2", turn="t0002"),
         Voice("v1", "Ann", "world", consent=Consent("Ann agreed"), **file),
         Take(
-            "k0001", "tone", "S1", "v1", "convert", channels=2, frames=88200, start=0.0, end=1.5,
+            "k0001", "tone", "S1", "v1", "convert", channels=2, frames=88200, start=0.0, end=2.0,
             turn="t0001", utterance="u0001", **file,
         ),
         Placement("tone", 0.0, 1.5, take="k0001"),
@@ -105,6 +105,8 @@ def test_a_file_that_is_right(run: Run, good: list[Row], tmp_path: Path) -> None
         (0, {"sha256": "0" * 64}, 1, "has changed since the row was written"),
         (0, {"channels": 1}, 1, "has channels 2, the row says 1"),
         (9, {"frames": 88199}, 10, "has frames 88200, the row says 88199"),
+        (9, {"end": 1.0}, 10, "take k0001 is 2.000 s long, its slot 1.000 s"),
+        (9, {"keep": ((1.5, 2.5),)}, 10, "take k0001 keeps 1.500 to 2.500 s"),
         (9, {"path": "/nowhere.wav"}, 10, "the file of take 'k0001' is missing: /nowhere.wav"),
     ],
 )

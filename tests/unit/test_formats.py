@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import textwrap
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -238,8 +239,8 @@ def test_vtt_of_other_tools() -> None:
 def test_srt_of_other_tools(tmp_path: Path) -> None:
     path = tmp_path / "x.srt"
     path.write_bytes(
-        b"\xef\xbb\xbf1\r\n00:00:01.000 --> 00:00:02,500  X1:10 X2:20\r\n[laughter]\r\nHello\r\n"
-        b"\r\n2\r\n00:00:02,000 --> 00:00:03,000\r\nthere\r\n"
+        b"\xef\xbb\xbf1\r\n00:00:01.000 --> 00:00:02,500  X1:10 X2:20\r\n[laughter]\r\n"
+        b"<i>Hello</i>{\\an8}\r\n\r\n2\r\n00:00:02,000 --> 00:00:03,000\r\nthere\r\n"
     )
     assert read_file(path) == [
         Utterance("u0001", "x", 1.0, 2.5, "[laughter] Hello"),
@@ -332,3 +333,18 @@ def test_names_of_known_people_unless_two_share_one() -> None:
     assert [r.speaker for r in named if isinstance(r, (Turn, Utterance))] == [
         "Ann", "S2", "S3", None,
     ]  # fmt: skip
+
+
+def test_an_hour_is_read_in_seconds() -> None:
+    words = tuple(Word(f"w{i}", i * 0.2, i * 0.2 + 0.2) for i in range(20_000))
+    rows: list[Row] = [
+        Utterance(
+            f"u{i}", "ep", words[i].start, words[i + 9].end, "x", "S1", words=words[i : i + 10]
+        )
+        for i in range(0, len(words), 10)
+    ]
+    began = time.perf_counter()
+    for name in ("ctm", "textgrid", "seglst", "vtt"):
+        text = write(rows, by_name(name))
+        assert len(read_text(text, "x", by_name(name), "ep")) == (1 if name == "ctm" else 2000)
+    assert time.perf_counter() - began < 10.0

@@ -70,6 +70,7 @@ def _parts(words: Iterable[Word]) -> Iterable[Word]:
 def read(text: str, name: str, recording: str = "", what: str = "auto") -> list[Row]:
     """Words, gathered into utterances at gaps of a second. Raises InputError naming the line."""
     streams: dict[tuple[str, str | None], list[list[Word]]] = {}
+    ends: dict[tuple[str, str | None], float] = {}  # of the utterance that is being gathered
     for at, line in lines_of(text):
         where = f"{name}, line {at}"
         fields = line.split()
@@ -85,16 +86,19 @@ def read(text: str, name: str, recording: str = "", what: str = "auto") -> list[
         channel = fields[7] if len(fields) == 8 else fields[1]
         speaker = None if channel == _NOBODY else from_label(channel)
         word = Word(fields[4], start, round(start + length, 6), score)
-        groups = streams.setdefault((from_label(fields[0]), speaker), [])
+        key = (from_label(fields[0]), speaker)
+        groups = streams.setdefault(key, [])
         if groups and word.start < groups[-1][-1].start:
             raise InputError(
                 f"{where}: the word starts before the one above it",
                 "Sort the file: sort -k1,1 -k2,2 -k3,3n",
             )
-        if groups and word.start - max(w.end for w in groups[-1]) <= GAP_S:
+        if groups and word.start - ends[key] <= GAP_S:
             groups[-1].append(word)
+            ends[key] = max(ends[key], word.end)
         else:
             groups.append([word])
+            ends[key] = word.end
     found = [
         Utterance("", of, words[0].start, max(w.end for w in words), _text(words), speaker,
                   words=tuple(words))

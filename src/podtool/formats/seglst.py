@@ -56,8 +56,13 @@ def read(text: str, name: str, recording: str, what: str = "auto") -> list[Row]:
 def _entries(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line, entry) of a JSON list, decoded one by one so that errors know their line."""
 
-    def line(at: int) -> int:
-        return text.count("\n", 0, at) + 1
+    counted, lines = 0, 1
+
+    def line(at: int) -> int:  # asked in order of place
+        nonlocal counted, lines
+        lines += text.count("\n", counted, at)
+        counted = max(counted, at)
+        return lines
 
     def skip(at: int) -> int:
         while at < len(text) and text[at] in " \t\r\n":

@@ -165,8 +165,11 @@ def _rows(found: Sequence[Cue], recording: str) -> list[Row]:
     ]
 
 
+_STYLE = re.compile(r"</?(?:[ibus]|font)(?: [^>]*)?>|\{\\an?\d+\}", re.IGNORECASE)
+
+
 def read_srt(text: str, name: str, recording: str, what: str = "auto") -> list[Row]:
-    """Cues as utterances. Raises InputError naming the line."""
+    """Cues as utterances, without italics and the like. Raises InputError naming the line."""
     times: list[tuple[float, float]] = []
     texts: list[str] = []
     for block in _blocks(text):
@@ -176,7 +179,7 @@ def read_srt(text: str, name: str, recording: str, what: str = "auto") -> list[R
         if len(block) < 2:
             raise InputError(f"{name}, line {at}: the times of cue {index.strip()} are missing")
         times.append(_times(block[1][1], f"{name}, line {block[1][0]}"))
-        texts.append(one_line(" ".join(line for _, line in block[2:])))
+        texts.append(one_line(_STYLE.sub("", " ".join(line for _, line in block[2:]))))
     return _rows(
         [Cue(*t, *named) for t, named in zip(times, unbracket(texts), strict=True)], recording
     )

@@ -7,6 +7,7 @@ Aligner ("S1 - words"; "S1 - phones" is left out on reading).
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -274,14 +275,16 @@ def _is_turns(tier: Tier, speaker: str, what: str) -> bool:
     return what == "turns" or (what == "auto" and all(i.text == speaker for i in tier.intervals))
 
 
+def _middle(interval: Interval) -> float:
+    return (interval.start + interval.end) / 2
+
+
 def _utterance(
     interval: Interval, words: Sequence[Interval], recording: str, speaker: str | None
 ) -> Utterance:
-    inside = tuple(
-        Word(w.text, w.start, w.end)
-        for w in words
-        if interval.start <= (w.start + w.end) / 2 < interval.end
-    )
+    first = bisect_left(words, interval.start, key=_middle)
+    last = bisect_left(words, interval.end, key=_middle)
+    inside = tuple(Word(w.text, w.start, w.end) for w in words[first:last])
     return Utterance(
         "", recording, interval.start, interval.end, interval.text, speaker, words=inside or None
     )
