@@ -198,14 +198,14 @@ def finish(
     state = outcome.state
     close(state)
     if not request.mapping:
-        list_speakers(outcome)
+        list_speakers(outcome, output)
     metrics = of_kind(state.rows["check"], Metric)
     extra: list[Metric] = []
     for name, parts in state.timings.items():
         extra += [Metric(f"time_{k}", round(v, 4), "s", name) for k, v in parts.seconds.items()]
     extra += [Metric("time", round(s, 3), "s", name) for name, s in outcome.seconds.items()]
-    if json and str(output) != "-":
-        shared.write_out([*metrics, *(extra if timings else [])], None)
+    if str(output) != "-":
+        shared.write_out([*(metrics if json else []), *(extra if timings else [])], None)
     elif timings:
         shared.note("time: " + ", ".join(f"{m.subject} {m.name} {m.value:.2f}" for m in extra))
     _closing_table(outcome, request, metrics)
@@ -245,7 +245,7 @@ def _to_stdout(outcome: Outcome) -> None:
         copy_to_stdout(target)
 
 
-def list_speakers(outcome: Outcome) -> None:
+def list_speakers(outcome: Outcome, output: Path | None) -> None:
     """Who there is and where to hear them, then exit code 2."""
     from podtool.artifacts import Speaker, Turn
     from podtool.errors import InputError, UsageError
@@ -268,9 +268,11 @@ def list_speakers(outcome: Outcome) -> None:
         lines.append((label, name, f"{seconds:.1f}", str(len(turns)), span))
     columns = ["speaker", "name", "seconds", "turns", "hear them at"]
     shared.table("who is to be replaced?", columns, lines, to_stdout=False)
+    again = f"--speaker {labels[-1]} --voice VOICE"
+    if output is None:  # the run has no name yet but that of the episode
+        again += f" -o OUT --run-dir {outcome.state.run.path}"
     raise UsageError(
-        "name the speaker to replace and the new voice",
-        f"--speaker {labels[-1]} --voice VOICE -o OUT; what is done so far is kept.",
+        "name the speaker to replace and the new voice", f"{again}; what is done so far is kept."
     )
 
 

@@ -14,7 +14,7 @@ from podtool.errors import OutputError
 from podtool.keys import content_of, key_of
 from podtool.plan import Request, State
 from podtool.rendering import MARK, write_provenance
-from podtool.rowio import of_kind
+from podtool.rowio import encode, of_kind
 from podtool.rundir import write_json
 from podtool.steps import episode_of, voices_of
 
@@ -93,9 +93,8 @@ def _parts(state: State, request: Request, output: Path) -> dict[str, object]:
 def _all_rows(state: State) -> list[Row]:
     """Every row of the run once; stems by content, so that the record names no folder."""
     rows: list[Row] = [state.recording, *voices_of(state).values()]
-    for stage in state.rows.values():
-        rows += [r for r in stage if r not in rows and not isinstance(r, Stem)]
-    return rows
+    rows += [r for stage in state.rows.values() for r in stage if not isinstance(r, Stem)]
+    return list({encode(row): row for row in rows}.values())
 
 
 def _record(run_dir: Path) -> dict[str, str]:

@@ -487,7 +487,8 @@ def replaced_slots(
         if turn.speaker != speaker:
             continue
         whole = [Span(turn.start, turn.end)]
-        keep = intersect(whole, others) if overlap == "keep" else []
+        near = [o for o in others if o.start < turn.end and o.end > turn.start]
+        keep = intersect(whole, near) if overlap == "keep" else []
         parts = [p for p in subtract(whole, keep) if p.duration >= SHORT_PART_S]
         if keep:
             keep = subtract(whole, parts)

@@ -79,22 +79,24 @@ def summary_of(metrics: list[Metric]) -> list[Metric]:
 
 
 def _replaced(state: State) -> list[ReplacedTurn]:
-    metrics = of_kind(state.rows["check"], Metric)
+    metrics: dict[str, list[Metric]] = {}
+    order = {name: i for i, name in enumerate(_CARD)}
+    for metric in of_kind(state.rows["check"], Metric):
+        if metric.subject and metric.name in order:
+            metrics.setdefault(metric.subject, []).append(metric)
     texts = {u.id: u.text for u in of_kind(state.rows.get("transcribe", []), Utterance)}
     by_turn: dict[str, list[str]] = {}
     for u in of_kind(state.rows.get("transcribe", []), Utterance):
         by_turn.setdefault(u.turn or "", []).append(u.text)
     names = {v.id: v.name for v in voices_of(state).values()}
-    order = {name: i for i, name in enumerate(_CARD)}
     found = []
     for take in of_kind(state.rows["synthesize"], Take):
-        own = [m for m in metrics if m.subject == take.id and m.name in order]
+        own = sorted(metrics.get(take.id, []), key=lambda m: order[m.name])
         text = (
             take.text
             or texts.get(take.utterance or "")
             or " ".join(by_turn.get(take.turn or "", []))
         )
-        own.sort(key=lambda m: order[m.name])
         found.append(ReplacedTurn(take, own, names.get(take.voice, take.voice), text or None))
     return found
 

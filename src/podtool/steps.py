@@ -22,6 +22,7 @@ from podtool.artifacts import (
 from podtool.audio import blocks, open_audio, sha256_of, write_audio
 from podtool.errors import InputError
 from podtool.inputs import recording_of
+from podtool.inspection import inspect, oddities
 from podtool.keys import Components, content_of
 from podtool.plan import Request, State, Step
 from podtool.rowio import of_kind, read_rows, write_rows
@@ -70,6 +71,8 @@ class DecodeStep:
         source = Path(state.request.source)
         with state.timings[self.name].part("decode"), open_audio(source, folder) as audio:
             recording = recording_of(source, audio)
+            for line in oddities(inspect(audio)):
+                log.warning("%s: %s", source.name, line)
             if audio.decoded != source:
                 stream = (block for _, block in blocks(audio))
                 write_audio(folder / "audio.wav", stream, "float")
