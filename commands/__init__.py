@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+
+with contextlib.suppress(ValueError):  # not in the main thread: nobody presses Ctrl-C there
+    # While modules load, Ctrl-C ends the process at once instead of with a traceback.
+    _on_interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from typing import Annotated
 
 import typer
@@ -75,6 +82,8 @@ def _register() -> None:
 
 
 _register()
+with contextlib.suppress(ValueError, NameError):
+    signal.signal(signal.SIGINT, _on_interrupt)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ class PyannoteSegmentation:
     """10 s of mono 16 kHz audio -> probabilities of the seven classes, every 16.9 ms."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
-        name="pyannote-segmentation",
+        name="pyannote",
         stage="segmentation",
         version="1",
         licence="MIT",
