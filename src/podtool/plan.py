@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from podtool.engines.protocols import EngineContext
 from podtool.errors import InputError, OutputError
 from podtool.keys import Components
 from podtool.progress import OnProgress, Timings, ignore
-from podtool.rundir import RunDir, Verdict, write_json
+from podtool.rundir import POOL, RunDir, Verdict, write_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +151,26 @@ def execute(
 
     Raises what a step raises.
     """
-    check_ours(run_dir, request)
+    check_ours(run_dir)
+    new = not run_dir.exists()
+    try:
+        return _execute(request, run_dir, context, enrolled, steps, restart_from, on_progress, then)
+    except BaseException:
+        if new and not any((run_dir / name).exists() for name in (*STAGES, POOL)):
+            shutil.rmtree(run_dir, ignore_errors=True)  # nothing was finished: leave no trace
+        raise
+
+
+def _execute(
+    request: Request,
+    run_dir: Path,
+    context: EngineContext,
+    enrolled: Mapping[str, NDArray[np.float32]],
+    steps: Sequence[Step],
+    restart_from: str | None,
+    on_progress: OnProgress,
+    then: Callable[[Outcome], None] | None,
+) -> Outcome:
     with RunDir(run_dir, STAGES) as run:
         _write_request(run_dir, request)
         if restart_from is not None:
@@ -237,7 +257,7 @@ def read_request(run_dir: Path) -> Request:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
-def check_ours(run_dir: Path, request: Request) -> None:
+def check_ours(run_dir: Path) -> None:
     """Refuse a folder that holds something else. Raises OutputError."""
     if not run_dir.exists():
         return
