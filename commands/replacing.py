@@ -63,6 +63,8 @@ def request_of(
 
     from podtool.config import check_settings, params_type, resolve
     from podtool.errors import UsageError
+    from podtool.loudness import master_target
+    from podtool.pipeline import replaced_slots
     from podtool.plan import BEDS, METHODS, OVERLAPS, TUNABLE, Request
     from podtool.steps import is_rows
 
@@ -77,6 +79,9 @@ def request_of(
         found = resolve(params_type(stage), flags.get(stage, {}), preset, settings)
         params[stage] = dataclasses.asdict(found.params)
         origins[stage] = dict(found.origins)
+    params_type("diarize")(**params["diarize"]).count()
+    master_target(params["reconstruct"]["master"])
+    replaced_slots([], "", rest["overlap"])
     if any(not is_rows(voice) for _, voice in mapping) and not rest.get("consent"):
         raise UsageError(
             "a reference clip needs the consent of the person heard in it",
