@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Turn
 from podtool.audio import Audio
-from podtool.segments import Span, intersect, total
+from podtool.segments import Span, intersect, total, union
 
 _HOP_S = 0.01
 
@@ -36,7 +36,7 @@ def stretches(turns: Sequence[Turn], merge_gap_s: float) -> list[Stretch]:
     result: list[Stretch] = []
     for speaker in sorted({t.speaker for t in turns}):
         own = sorted((t for t in turns if t.speaker == speaker), key=lambda t: (t.start, t.end))
-        others = [Span(t.start, t.end) for t in turns if t.speaker != speaker]
+        others = union(Span(t.start, t.end) for t in turns if t.speaker != speaker)
         group: list[Turn] = []
         end = 0.0
         for turn in own:
@@ -80,9 +80,7 @@ def cut_at_pauses(audio: Audio, longest_s: float) -> list[Span]:
         left = duration - cuts[-1]
         pieces = int(np.ceil(left / longest_s))
         even = left / pieces
-        slack = max(0.5, min(0.35 * even, longest_s - even) if longest_s > even else 0.5)
-        low = max(0.5 * even, even - 0.35 * even)
-        high = min(longest_s, even + slack)
+        low, high = 0.65 * even, min(longest_s, 1.35 * even)
         first, last = (int((cuts[-1] + at) / _HOP_S) for at in (low, high))
         window = curve[first : max(first + 1, last)]
         cuts.append((first + int(np.argmin(window)) + 0.5) * _HOP_S)
