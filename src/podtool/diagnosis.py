@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = (
-    "typer rich numpy scipy soundfile soxr ffmpeg-python imageio-ffmpeg pyloudnorm python-stretch "
+    "typer rich numpy scipy soundfile soxr ffmpeg-python imageio-ffmpeg python-stretch "
     "onnxruntime onnx pocketsphinx pyworld setuptools demucs speechbrain mlx mlx-whisper "
-    "pyannote.metrics meeteval espeakng-loader sounddevice pip"
+    "pyannote.metrics meeteval jiwer safetensors espeakng-loader sounddevice pip"
 ).split()
 
 
