@@ -240,13 +240,13 @@ def _deliver(outcome: Outcome, request: Request) -> None:
 def _to_stdout(outcome: Outcome) -> None:
     import tempfile
 
-    from podtool.delivery import deliver
+    from podtool.delivery import write_result
 
     from .audio_out import copy_to_stdout
 
     with tempfile.TemporaryDirectory(prefix="podtool-") as folder:
         target = Path(folder) / "episode.wav"
-        deliver(outcome.state, target)
+        write_result(outcome.state, target)
         copy_to_stdout(target)
 
 
@@ -283,7 +283,7 @@ def list_speakers(outcome: Outcome, output: Path | None) -> None:
 
 def _closing_table(outcome: Outcome, request: Request, metrics: Sequence[Metric]) -> None:
     from podtool.report.text import number, title_of
-    from podtool.report_step import PAGE, summary_of
+    from podtool.report_step import PAGE, summary_of, title_of_run
 
     state = outcome.state
     rows = [
@@ -298,7 +298,7 @@ def _closing_table(outcome: Outcome, request: Request, metrics: Sequence[Metric]
             told += f" ({before[stage]:.1f} s then)"
         rows.append((f"time: {stage}", told))
     voices = ", ".join(f"{label} as {Path(v).stem}" for label, v in state.targets.items())
-    shared.table(f"{Path(request.source).name}: {voices}", ["", "value"], rows, to_stdout=False)
+    shared.table(f"{title_of_run(request.source)}: {voices}", ["", "value"], rows, to_stdout=False)
     if request.output and request.output != "-":
         shared.note(f"result: {request.output}")
         shared.note(f"report: {state.folders['report'] / PAGE}")

@@ -50,20 +50,9 @@ def deliver(state: State, output: Path) -> bool:
     if whole and record.get("output") == str(output) and sidecar.exists() == request.mark:
         return False
     state.run.journal.write("writing", output=str(output))
-    source = Path(request.source)
-    lossy = state.audio.decoded != source
     making = output.with_name(f".{output.stem}.new{output.suffix}")
     try:
-        with open_audio(episode_of(state).path) as episode:
-            write_media(
-                making,
-                (block for _, block in blocks(episode)),
-                episode.sample_rate,
-                episode.channels,
-                extras_of(source),
-                MARK if request.mark else None,
-                subtype_for(output.suffix.lower(), state.audio.subtype, lossy),
-            )
+        write_result(state, making)
         made = {"key": key, "output": str(output), "sha256": sha256_of(making), "before": there}
         write_json(run_dir / RECORD, made)
         os.replace(making, output)
@@ -78,6 +67,22 @@ def deliver(state: State, output: Path) -> bool:
     write_json(run_dir / RECORD, {**made, "before": ""})
     state.run.journal.write("written", output=str(output))
     return True
+
+
+def write_result(state: State, path: Path) -> None:
+    """The episode of a run in the format of `path`, with the input's tags and the mark."""
+    source = Path(state.request.source)
+    lossy = state.audio.decoded != source
+    with open_audio(episode_of(state).path) as episode:
+        write_media(
+            path,
+            (block for _, block in blocks(episode)),
+            episode.sample_rate,
+            episode.channels,
+            extras_of(source),
+            MARK if state.request.mark else None,
+            subtype_for(path.suffix.lower(), state.audio.subtype, lossy),
+        )
 
 
 def _parts(state: State, request: Request, output: Path) -> dict[str, object]:

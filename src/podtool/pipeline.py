@@ -584,7 +584,7 @@ def reconstruct_episode(
                 plain, render(slots, audio, open_take, speech, params, on_progress), "float"
             )
         result = stack.enter_context(open_audio(plain))
-        with timings.part("null test"):
+        with timings.part("null_test"):
             nulls = null_test(audio, result, changed_spans(slots, rate))
         told = [Metric("null_test_peak", nulls.outside_max, "samples")]
         for slot in slots:

@@ -48,7 +48,7 @@ class ReportStep:
         with state.timings[self.name].part("page"), open_audio(episode_of(state).path) as result:
             page = render_page(
                 Report(
-                    title=Path(state.request.source).name,
+                    title=title_of_run(state.request.source),
                     original=state.audio,
                     result=result,
                     turns=of_kind(state.rows["diarize"], Turn),
@@ -68,6 +68,12 @@ class ReportStep:
 
     def load(self, state: State, folder: Path) -> None:
         state.rows[self.name] = []
+
+
+def title_of_run(source: str) -> str:
+    """The episode's file name; what came through stdin has none."""
+    path = Path(source)
+    return "stdin" if path.suffix == ".audio" else path.name
 
 
 def summary_of(metrics: list[Metric]) -> list[Metric]:

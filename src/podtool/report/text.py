@@ -18,6 +18,8 @@ def number(value: float, unit: str) -> str:
     """A value with its unit, as many decimals as the unit deserves."""
     decimals = {"dB": 1, "LU": 1, "LUFS": 1, "dBTP": 1, "dBFS": 1, "s": 1, "ms": 0, "Hz": 0, "": 3}
     places = decimals.get(unit, 2)
+    if unit == "share":
+        return f"{100 * value:.1f} %"
     if unit == "samples":  # a difference, in full scale
         return f"{value:.1e}" if value else "0"
     if unit in ("turns", "takes", "words", "frames", "utterances", "speakers"):
