@@ -40,6 +40,7 @@ from podtool.engines.diarization_windows import (
     vote_speakers,
 )
 from podtool.engines.embedding_campplus import CamPlusPlus
+from podtool.engines.mel_denoise import NoiseProfile, profile, snr_db, subtract
 from podtool.engines.segmentation_pyannote import (
     FRAME_SIZE,
     FRAME_STEP,
@@ -54,6 +55,7 @@ from podtool.resample import at_rate
 from podtool.segments import Span, fill_gaps, intersect, total
 
 Floats = NDArray[np.float32]
+HALF_FRAME = (FRAME_SIZE - FRAME_STEP) // 2  # a frame stands for the middle of what it sees
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
@@ -94,6 +96,12 @@ class DiarizeParams:
     enrolled_cosine: float = field(
         default=0.5, metadata={"help": "similarity from which an enrolled name is given"}
     )
+    denoise: str = field(
+        default="auto", metadata={"help": "clean voices before comparing: auto, always, never"}
+    )
+    denoise_snr_db: float = field(
+        default=5.0, metadata={"help": "auto cleans voices that are less above the noise than this"}
+    )
     noise_s: float = field(
         default=1.4, metadata={"help": "seconds of speech that carry as much noise as voice"}
     )
@@ -116,6 +124,8 @@ class DiarizeParams:
 
     def count(self) -> Count:
         """Bounds on the number of speakers. Raises InputError where they contradict."""
+        if self.denoise not in ("auto", "always", "never"):
+            raise InputError(f"denoise is auto, always or never, not {self.denoise!r}")
         if self.speakers is not None:
             if self.speakers < 1:
                 raise InputError("the number of speakers must be at least 1")
@@ -194,8 +204,10 @@ def diarize(
         with timings.part("vad"):
             heard = _heard(mono, engines.vad, windows.total, on_progress)
             units = _without_music(units, how_many, heard, params.least_voice)
+        with timings.part("noise"):
+            noise = _noise(mono, how_many, engines, params)
         with timings.part("embedding"):
-            vectors = _embed(mono, units, engines, pool, on_progress)
+            vectors = _embed(mono, units, engines, noise, params, pool, on_progress)
     if not units:
         return Diarization()
     with timings.part("clustering"):
@@ -319,22 +331,45 @@ def _in_order(
         yield waiting.popleft().result()
 
 
+def _noise(
+    mono: AudioSource, how_many: Floats, engines: DiarizeEngines, params: DiarizeParams
+) -> NoiseProfile | None:
+    if params.denoise == "never":
+        return None
+
+    def features(start_s: float, stop_s: float) -> Floats:
+        first = round(start_s * RATE) + HALF_FRAME
+        block = mono.read(first, first + round((stop_s - start_s) * RATE))
+        return engines.embedding.features(block.samples[0])
+
+    return profile(how_many[:, 0] > 0.9, FRAME_STEP / RATE, features)
+
+
 def _embed(
     mono: AudioSource,
     units: Sequence[Unit],
     engines: DiarizeEngines,
+    noise: NoiseProfile | None,
+    params: DiarizeParams,
     pool: ThreadPoolExecutor,
     on_progress: OnProgress,
 ) -> Floats:
     engine = engines.embedding
 
-    def inputs() -> Iterator[Floats]:
+    def inputs() -> Iterator[tuple[Floats, Floats | None]]:
         for u in units:
-            start = u.start * FRAME_STEP + 360
-            yield mono.read(start, start + u.frames * FRAME_STEP).samples[0]
+            start = u.start * FRAME_STEP + HALF_FRAME
+            samples = mono.read(start, start + u.frames * FRAME_STEP).samples[0]
+            yield samples, noise.at(start / RATE) if noise is not None else None
 
-    def work(samples: Floats) -> Floats:
-        return engine.embed_features(engine.features(samples))
+    def work(item: tuple[Floats, Floats | None]) -> Floats:
+        features = engine.features(item[0])
+        background = item[1]
+        if background is not None and (
+            params.denoise == "always" or snr_db(features, background) < params.denoise_snr_db
+        ):
+            features = subtract(features, background)
+        return engine.embed_features(features)
 
     vectors = np.zeros((len(units), engine.dim), np.float32)
     for i, vector in enumerate(_in_order(pool, work, inputs())):
