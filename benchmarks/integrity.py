@@ -48,7 +48,9 @@ def main() -> None:
             total = sum(samples(r["path"])[0] for r in rows(stems.stdout, "stem"))
             say("stem_sum_error", float(np.abs(total - mix).max()), "max |sample|", show)
 
+            turned = folder / "turns.jsonl"
             turns = must(podtool("diarize", source / "mix.flac"), "diarize")
+            turned.write_text(turns.stdout)
             speaker = min(rows(turns.stdout, "speaker"), key=lambda s: s["speech_s"])["id"]
             common = (
                 "--speaker", speaker, "--voice", source / "voice-target.flac",
@@ -75,6 +77,24 @@ def main() -> None:
             say("changed_inside_slots", float(np.sqrt((changed**2).mean())), "rms", show)
             say("convert_drift", round(drift, 3), "ms", show, len(takes))
             say("length_difference", abs(len(result) - len(mix)), "samples", show)
+
+            text = must(podtool("transcribe", turned), "transcribe").stdout
+            spoken = folder / "rows.jsonl"
+            spoken.write_text(text)
+            said = podtool(
+                "synthesize", spoken, "--method", "speak", "--allow-draft", *common[:6],
+                "--out-dir", folder / "spoken",
+            )  # fmt: skip
+            drifts = [
+                abs(t["checks"][key])
+                for t in rows(said.stdout, "take")
+                for key in ("first_word_drift_ms", "last_word_drift_ms")
+                if t["fits"]
+            ]
+            if drifts:  # without the extra `speak` there is nothing to measure
+                say("speak_drift", max(drifts), "ms", show, len(drifts) // 2)
+                unfit = sum(not t["fits"] for t in rows(said.stdout, "take"))
+                say("speak_does_not_fit", unfit, "takes", show)
 
             apple = folder / "apple.wav"
             must(
