@@ -70,8 +70,7 @@ def main() -> None:
             for take in takes:
                 first, last = round(take["start"] * rate), round(take["end"] * rate)
                 outside[first:last] = False
-                slot = (take["end"] - take["start"]) * take["sample_rate"]
-                drift = max(drift, abs(take["frames"] - slot) / take["sample_rate"] * 1000)
+                drift = max(drift, abs(take["frames"] - (last - first)) / rate * 1000)
             say("null_test", float(np.abs(result - mix)[outside].max()), "max |sample|", show)
             changed = np.abs(result - mix)[~outside]
             say("changed_inside_slots", float(np.sqrt((changed**2).mean())), "rms", show)

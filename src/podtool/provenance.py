@@ -39,7 +39,7 @@ def components(
     """
     infos = dict(infos or {})
     models = sorted({m for info in infos.values() for m in info.models})
-    settings = dataclasses.asdict(params) if dataclasses.is_dataclass(params) else params
+    settings = params if isinstance(params, Mapping | None) else dataclasses.asdict(params)
     return {
         "stage": stage,
         "version": STAGE_VERSIONS[stage],
