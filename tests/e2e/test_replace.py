@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +256,57 @@ def test_speakers_by_clip_and_given_turns(
     assert [t.turn for t in takes_of(tmp_path)] == [longest.id]
     with open_audio(output) as audio:
         assert audio.frames / audio.sample_rate == pytest.approx(SECONDS, abs=0.1)
+
+
+def test_interrupted_killed_and_resumed(
+    run: Run, material: Path, first: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C, then SIGKILL in the middle of the takes, then again: the tree of one whole run."""
+    command = [sys.executable, "-m", "podtool", *words(material, tmp_path / "new.wav")]
+    with stopped(command, tmp_path, signal.SIGINT, lambda e: e.get("stage") == "diarize") as ended:
+        assert ended.returncode == 130 and "Traceback" not in ended.stderr
+    folder = tmp_path / "new.podtool"
+    assert not list(folder.glob("*.part")) and not (tmp_path / "new.wav").exists()
+    with stopped(command, tmp_path, signal.SIGKILL, lambda e: e["event"] == "take"):
+        kept = {p.name for p in (folder / "takes").glob("*.wav")}
+    done = run(*words(material, tmp_path / "new.wav"))
+    assert done.exit_code == 0, done.stderr
+    assert tree(tmp_path) == tree(first)
+    finished: set[tuple[str, str]] = set()
+    for event in events(tmp_path):
+        what = (event.get("stage", event.get("take", "")), event.get("key", ""))
+        assert not (event["event"] in ("started", "take") and what in finished), what
+        if event["event"] in ("finished", "take"):
+            finished.add(what)
+    assert kept <= {p.name for p in (folder / "takes").glob("*.wav")}
+
+
+@contextlib.contextmanager
+def stopped(
+    command: list[str], folder: Path, how: signal.Signals, when: Callable[[dict[str, Any]], bool]
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Run a command and send it a signal as soon as its journal holds a certain event."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError, ValueError):
+                if any(when(e) for e in events(folder)):
+                    break
+            time.sleep(0.05)
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+    yield subprocess.CompletedProcess(command, process.returncode, "", said)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Hashes of all that a run leaves, times aside; the folder's own name taken out of rows."""
+    volatile = {"journal.jsonl", "run.log", "lock", "run.json", "stdout.jsonl", "stderr.txt"}
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in volatile:
+            content = path.read_bytes().replace(str(folder).encode(), b"FOLDER")
+            found[path.relative_to(folder).as_posix()] = hashlib.sha256(content).hexdigest()
+    return found
 
 
 def test_speaking_an_edited_text(run: Run, material: Path, copy: Path) -> None:
