@@ -17,7 +17,7 @@ from podtool.audio import Audio
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.errors import ConfigError, EngineFailure, EngineUnavailableError, ModelError
 
-DEFAULT_MODEL = "mlx-community/whisper-large-v3-turbo"
+DEFAULT_MODEL = "whisper-large-v3-turbo-mlx"  # id in models.toml
 
 
 class MlxWhisper:
@@ -52,7 +52,7 @@ class MlxWhisper:
         tokens = options.get("tokens")
         if tokens is not None and (not tokens.isdigit() or int(tokens) < 1):
             raise ConfigError(f"tokens must be a whole number from 1, not {tokens!r}")
-        folder = find_model(options.get("model", DEFAULT_MODEL))
+        folder = _folder_of(context)
         try:
             import mlx.core  # noqa: F401 - libmlx.so is missing where `mlx` came without [cpu]
             import mlx_whisper  # noqa: F401
@@ -68,7 +68,7 @@ class MlxWhisper:
     def missing(context: EngineContext) -> ModelError | None:
         """What keeps the engine from loading here, beyond its packages; nothing is imported."""
         try:
-            find_model((context.options or {}).get("model", DEFAULT_MODEL))
+            _folder_of(context)
         except ModelError as error:
             return error
         return None
@@ -87,7 +87,7 @@ class MlxWhisper:
         except (KeyError, TypeError, ValueError, OSError, RuntimeError) as error:
             raise ModelError(
                 f"{self._folder} is not a Whisper model for MLX: {error}",
-                f"A folder with config.json and weights.safetensors, such as {DEFAULT_MODEL}",
+                "A folder with config.json and weights.safetensors, as mlx-community has them.",
             ) from None
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
@@ -132,6 +132,12 @@ class MlxWhisper:
                       u.score, None, u.words)
             for n, u in enumerate(kept, start=1)
         ]  # fmt: skip
+
+
+def _folder_of(context: EngineContext) -> Path:
+    """The model of the option `model`, else the one in the store. Raises ModelError."""
+    chosen = (context.options or {}).get("model", DEFAULT_MODEL)
+    return context.model(chosen) if chosen == DEFAULT_MODEL else find_model(chosen)
 
 
 def find_model(name: str) -> Path:
