@@ -81,7 +81,9 @@ def engine_class(stage: str, name: str) -> Any:
             return getattr(importlib.import_module(module), attribute)
         return _plugins(stage)[name].load()
     except (ImportError, AttributeError) as error:
-        raise EngineUnavailableError(f"the {stage} engine {name} cannot be loaded: {error}") from error
+        raise EngineUnavailableError(
+            f"the {stage} engine {name} cannot be loaded: {error}"
+        ) from error
 
 
 def availability(stage: str, name: str, context: EngineContext) -> Availability:
@@ -105,6 +107,10 @@ def availability(stage: str, name: str, context: EngineContext) -> Availability:
             context.model(model)
         except ModelError as error:
             return Availability(name, stage, info, False, error.message, error.hint or "")
+    # An engine whose weights an option may name says itself what is missing.
+    missing = getattr(engine_class(stage, name), "missing", lambda _: None)(context)
+    if missing is not None:
+        return Availability(name, stage, info, False, missing.message, missing.hint or "")
     return Availability(name, stage, info, True)
 
 
@@ -166,7 +172,8 @@ def choose(stage: str, context: EngineContext) -> str:
     if first_missing is not None and "pull" in first_missing.hint:
         raise ModelError(first_missing.reason, first_missing.hint)
     raise EngineUnavailableError(
-        f"no {stage} engine runs here ({'; '.join(passed_over)})", "podtool engines shows what would"
+        f"no {stage} engine runs here ({'; '.join(passed_over)})",
+        "podtool engines shows what would",
     )
 
 
