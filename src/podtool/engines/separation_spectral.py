@@ -2,8 +2,8 @@
 
 The background is learned where nobody speaks, tracked where somebody does, and masked out: noise
 power by the unbiased MMSE tracker (Gerkmann and Hendriks, 2012) run in both directions of time,
-gain by the log-spectral amplitude estimator (Ephraim and Malah, 1985). Podcasts keep voices in
-the middle: what the side channel tells about the bed is cancelled and masked in the middle too.
+gain by the optimally modified log-spectral amplitude (Ephraim and Malah, 1985; Cohen, 2003).
+Podcasts keep voices in the middle: what the side channel predicts of it is bed, and cancelled.
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ from podtool.segments import Span
 Power = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
 _TINY = np.float32(1e-12)
+_ENOUGH_QUIET = 20  # windows without speech that show what the background is like
+_NEAR_BINS = 21  # over which its loudest bin counts: notes move
+_CHANCE = np.float32(0.25)  # coherence of middle and side that chance gives to a voice
+_LOUDER = np.float32(5.0)
 
 
 @dataclass(frozen=True, slots=True)
 class SpectralParams:
-    """`floor_db`: the least that is left of the background in the speech stem."""
+    """Settings of the estimator; levels in dB, times in seconds."""
 
     window_s: float = 0.046
     overlap: int = 4  # windows over each sample
-    floor_db: float = -30.0
-    bias: float = 1.0  # how much the noise estimate is trusted over
-    prior_db: float = -18.0  # the smallest a-priori SNR
-    memory: float = 0.96  # of the decision-directed a-priori SNR
+    floor_db: float = -30.0  # what is left of the background where nothing else is
+    prior_db: float = -20.0  # the smallest a-priori SNR
+    memory: float = 0.9  # of the decision-directed a-priori SNR
+    absent_db: float = -3.0  # smoothed SNR at and under which a bin holds no speech
+    present_db: float = 3.0  # and at which it surely may
+    smoothing_s: float = 0.1  # of that SNR in time
 
 
 class Spectral:
@@ -68,6 +74,18 @@ class Spectral:
         return {"speech": Audio(estimate, audio.sample_rate)}
 
 
+def denoise(audio: Audio, speech: Sequence[Span] | None = None, deepest_db: float = -18.0) -> Audio:
+    """Speech with its background lowered by at most `deepest_db`: for listening machines.
+
+    Cheaper than a separation (windows overlap by half); nothing is gated, so that a voice that
+    the spans miss stays audible.
+    """
+    params = SpectralParams(window_s=0.032, overlap=2, floor_db=deepest_db)
+    floor = np.float32(10 ** (deepest_db / 20))
+    voice = extract(audio, speech, params)
+    return Audio((1 - floor) * voice + floor * audio.samples, audio.sample_rate)
+
+
 def extract(
     audio: Audio, speech: Sequence[Span] | None, params: SpectralParams
 ) -> NDArray[np.float32]:
@@ -80,19 +98,21 @@ def extract(
         return np.zeros_like(audio.samples)
     middle, side = _middle_and_side(audio.samples)
     spectrum = grid.forward(middle)
-    side_spectra = [grid.forward(s) for s in side]
-    centred = [s for s in side_spectra if _centred(spectrum, s, active)]
-    clean = spectrum
-    for s in centred:
-        clean = _cancel(clean, s)
-    noise = _noise_power(np.abs(clean) ** 2, active)
-    for s in centred:
-        noise = _with_side(noise, np.abs(clean) ** 2, np.abs(s) ** 2, active)
-    gain = _gain(np.abs(clean) ** 2, noise * np.float32(params.bias), active, params)
-    if len(centred) == len(side_spectra):  # all voices in the middle: the same in every channel
-        voice = grid.backward(gain * clean, audio.frames)
-        return np.repeat(voice[None], audio.channels, axis=0)
-    return np.stack([grid.backward(gain * grid.forward(c), audio.frames) for c in audio.samples])
+    power = np.abs(spectrum) ** 2
+    noise = _noise_power(power, active)
+    sides = [grid.forward(s) for s in side]
+    if not all(_centred(power, np.abs(s) ** 2, noise, active) for s in sides):
+        gain = _gain(power, noise, active, params, grid.step_s(audio.sample_rate))
+        spectra = (grid.forward(c) for c in audio.samples)
+        return np.stack([grid.backward(gain * c, audio.frames) for c in spectra])
+    for s in sides:
+        spectrum = _cancel(spectrum, s)
+    if sides:
+        power = np.abs(spectrum) ** 2
+        noise = _noise_power(power, active)
+    gain = _gain(power, noise, active, params, grid.step_s(audio.sample_rate))
+    voice = grid.backward(gain * spectrum, audio.frames)
+    return np.repeat(voice[None], audio.channels, axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +126,9 @@ class _Grid:
     def of(cls, rate: int, params: SpectralParams) -> _Grid:
         size = max(64, 1 << round(np.log2(rate * params.window_s)))
         return cls(size, size // params.overlap)
+
+    def step_s(self, rate: int) -> float:
+        return self.hop / rate
 
     def _count(self, frames: int) -> int:
         return -(-(frames + self.size - self.hop) // self.hop)
@@ -162,28 +185,28 @@ def _middle_and_side(
     return middle, [c - middle for c in samples[:-1]]
 
 
-def _centred(middle: Spectrum, side: Spectrum, active: NDArray[np.bool_]) -> bool:
-    """Whether what is loud while somebody speaks is absent from the side channel.
+def _centred(middle: Power, side: Power, noise: Power, active: NDArray[np.bool_]) -> bool:
+    """Whether the bins that stand out of the noise while somebody speaks are out of the side.
 
-    The loudest twentieth of the middle's bins in speech is voice in all but the worst mixes.
+    `noise` is that of the middle. The clearest two in a hundred bins decide.
     """
-    power = np.abs(middle[:, active]) ** 2
-    threshold = np.quantile(power[:, :: max(1, power.shape[1] // 200)], 0.98)
-    loud = power > threshold
-    if not loud.any():
+    clear = middle[:, active] / noise[:, active]
+    some = clear[:, :: max(1, clear.shape[1] // 200)]
+    voiced = clear > max(30.0, float(np.quantile(some, 0.98)))
+    if not voiced.any():
         return True
-    ratio = np.abs(side[:, active]) ** 2
-    return float(np.median(ratio[loud] / power[loud])) < 0.03
+    return float(np.median(side[:, active][voiced] / middle[:, active][voiced])) < 0.03
 
 
 def _cancel(middle: Spectrum, side: Spectrum) -> Spectrum:
     """The middle without what the side predicts of it, locally in time and frequency.
 
-    Least squares over about a third of a second and three bins, shrunk by its own uncertainty.
+    Least squares over about a third of a second and three bins, and only where middle and side
+    are more coherent than chance makes them.
     """
     from scipy.ndimage import uniform_filter
 
-    reach, independent = (3, 29), 14.0
+    reach = (3, 29)
 
     def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(uniform_filter(values, reach, mode="nearest"), np.float32)
@@ -193,15 +216,26 @@ def _cancel(middle: Spectrum, side: Spectrum) -> Spectrum:
     power_side = mean(np.abs(side) ** 2) + _TINY
     power_middle = mean(np.abs(middle) ** 2) + _TINY
     coherence = np.abs(joint) ** 2 / (power_side * power_middle)
-    trust = np.clip(1 - 1 / (independent * np.maximum(coherence, 1e-6)), 0, 1)
+    trust = np.clip(1 - _CHANCE / np.maximum(coherence, 1e-6), 0, 1)
     return np.asarray(middle - trust * joint / power_side * side, np.complex64)
 
 
 def _noise_power(power: Power, active: NDArray[np.bool_]) -> Power:
-    """(bins, t) of noise power: as observed where nobody speaks, tracked where somebody does."""
+    """(bins, t) of noise power: as observed where nobody speaks, tracked where somebody does.
+
+    Where pauses show the background, what is tracked may not exceed it by far: a voice that never
+    pauses in a bin would pass for noise.
+    """
+    from scipy.ndimage import maximum_filter1d
+
     forward = _track(power, active)
     backward = _track(power[:, ::-1], active[::-1])[:, ::-1]
-    return np.asarray(np.sqrt(forward * backward), np.float32)
+    noise = np.sqrt(forward * backward)
+    quiet = ~active
+    if quiet.sum() < _ENOUGH_QUIET:
+        return np.asarray(noise, np.float32)
+    heard = maximum_filter1d(power[:, quiet].mean(axis=1), _NEAR_BINS)
+    return np.asarray(np.minimum(noise, _LOUDER * heard[:, None] + _TINY), np.float32)
 
 
 def _track(power: Power, active: NDArray[np.bool_]) -> Power:
@@ -230,28 +264,61 @@ def _track(power: Power, active: NDArray[np.bool_]) -> Power:
     return np.ascontiguousarray(result.T)
 
 
-def _with_side(noise: Power, middle: Power, side: Power, active: NDArray[np.bool_]) -> Power:
-    return noise
+def _gain(
+    power: Power, noise: Power, active: NDArray[np.bool_], params: SpectralParams, step_s: float
+) -> Power:
+    """OM-LSA gain (bins, t); 0 where nobody speaks.
 
-
-def _gain(power: Power, noise: Power, active: NDArray[np.bool_], params: SpectralParams) -> Power:
-    """Log-spectral amplitude gain with a decision-directed a-priori SNR; 0 where nobody speaks."""
+    The probability that a bin holds speech comes from its SNR smoothed over its neighbours, a
+    wider band and the whole frame.
+    """
     floor = np.float32(10 ** (params.floor_db / 20))
+    post = np.minimum(power / noise, 1e4)
+    prior = _prior(post, active, params)
+    gain = _lsa(prior, post)
+    absent = 1 - _may_speak(post, params, step_s)
+    odds = np.clip(absent, 0.02, 0.95)
+    odds /= 1 - odds
+    exponent = np.clip(prior / (1 + prior) * post, 0, 50)
+    speech = 1 / (1 + odds * (1 + prior) * np.exp(-exponent))
+    out = np.exp(speech * np.log(np.maximum(gain, 1e-4)) + (1 - speech) * np.log(floor))
+    out[:, ~active] = 0
+    return np.asarray(np.maximum(out, floor * active), np.float32)
+
+
+def _prior(post: Power, active: NDArray[np.bool_], params: SpectralParams) -> Power:
+    """Decision-directed a-priori SNR."""
     smallest = np.float32(10 ** (params.prior_db / 10))
     memory = np.float32(params.memory)
-    columns, noises = np.ascontiguousarray(power.T), np.ascontiguousarray(noise.T)
-    gains = np.zeros_like(columns)
+    columns = np.ascontiguousarray(post.T)
+    result = np.full_like(columns, smallest)
     before = np.zeros_like(columns[0])
     for t in range(len(columns)):
         if not active[t]:
             before = np.zeros_like(before)
             continue
-        post = np.minimum(columns[t] / noises[t], 1e4)
-        prior = np.maximum(memory * before + (1 - memory) * np.maximum(post - 1, 0), smallest)
-        gain = _lsa(prior, post)
-        before = gain * gain * post
-        gains[t] = np.maximum(gain, floor)
-    return np.ascontiguousarray(gains.T)
+        now = columns[t]
+        prior = np.maximum(memory * before + (1 - memory) * np.maximum(now - 1, 0), smallest)
+        result[t] = prior
+        before = _lsa(prior, now) ** 2 * now
+    return np.ascontiguousarray(result.T)
+
+
+def _may_speak(post: Power, params: SpectralParams, step_s: float) -> Power:
+    """How likely each bin is to hold speech by what surrounds it, 0 to 1 (Cohen, 2003)."""
+    from scipy.ndimage import uniform_filter1d
+
+    low, high = (10 ** (v / 10) for v in (params.absent_db, params.present_db))
+    reach = 2 * max(1, round(params.smoothing_s / step_s / 2)) + 1
+    smooth = uniform_filter1d(np.maximum(post - 1, 0), reach, axis=1)
+
+    def likelihood(snr: Power) -> Power:
+        return np.asarray(np.log(np.clip(snr, low, high) / low) / np.log(high / low), np.float32)
+
+    near = likelihood(uniform_filter1d(smooth, 3, axis=0))
+    wide = likelihood(uniform_filter1d(smooth, 31, axis=0))
+    whole = likelihood(smooth[: len(smooth) // 2].mean(axis=0))
+    return near * wide * whole
 
 
 def _lsa(prior: Power, post: Power) -> Power:
