@@ -302,6 +302,8 @@ def _closing_table(outcome: Outcome, request: Request, metrics: Sequence[Metric]
     if request.output and request.output != "-":
         shared.note(f"result: {request.output}")
         shared.note(f"report: {state.folders['report'] / PAGE}")
+        if "transcribe" in state.folders:
+            shared.note(f"transcript: {state.folders['transcribe'] / 'utterances.jsonl'}")
 
 
 def _earlier(outcome: Outcome) -> dict[str, float]:

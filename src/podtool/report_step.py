@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from podtool import provenance
@@ -11,6 +14,7 @@ from podtool.keys import Components, canonical, content_of
 from podtool.plan import State
 from podtool.report import ReplacedTurn, Report, render_page
 from podtool.rowio import of_kind
+from podtool.segments import Span, intersect, union
 from podtool.steps import episode_of, stems_of, voices_of
 
 PAGE = "report.html"
@@ -45,17 +49,16 @@ class ReportStep:
         )
 
     def build(self, state: State, folder: Path) -> None:
+        turns = of_kind(state.rows["diarize"], Turn)
         with state.timings[self.name].part("page"), open_audio(episode_of(state).path) as result:
             page = render_page(
                 Report(
                     title=title_of_run(state.request.source),
                     original=state.audio,
                     result=result,
-                    turns=of_kind(state.rows["diarize"], Turn),
-                    speakers=of_kind(state.rows["diarize"], Speaker),
-                    overlaps=[
-                        s for s in of_kind(state.rows["diarize"], Segment) if s.label == "overlap"
-                    ],
+                    turns=turns,
+                    speakers=speakers_of(turns, of_kind(state.rows["diarize"], Speaker)),
+                    overlaps=overlaps_of(turns),
                     replaced=_replaced(state),
                     summary=summary_of(of_kind(state.rows["check"], Metric)),
                     voices={k: v.name for k, v in voices_of(state).items()},
@@ -68,6 +71,28 @@ class ReportStep:
 
     def load(self, state: State, folder: Path) -> None:
         state.rows[self.name] = []
+
+
+def speakers_of(turns: Sequence[Turn], speakers: Sequence[Speaker]) -> list[Speaker]:
+    """One row per label of the turns, its seconds counted from them: turns may be edited."""
+    known = {s.id: s for s in speakers}
+    found = []
+    for label in dict.fromkeys(t.speaker for t in turns):
+        seconds = sum(t.end - t.start for t in turns if t.speaker == label)
+        row = known.get(label) or Speaker(label, turns[0].recording, 0.0)
+        found.append(dataclasses.replace(row, speech_s=seconds))
+    return found
+
+
+def overlaps_of(turns: Sequence[Turn]) -> list[Segment]:
+    """Where turns of two speakers coincide."""
+    spans = {
+        label: [Span(t.start, t.end) for t in turns if t.speaker == label]
+        for label in dict.fromkeys(t.speaker for t in turns)
+    }
+    pairs = combinations(spans.values(), 2)
+    both = union(s for a, b in pairs for s in intersect(a, b))
+    return [Segment(turns[0].recording, s.start, s.end, "overlap") for s in both]
 
 
 def title_of_run(source: str) -> str:

@@ -7,6 +7,7 @@ changed counts as damage. Times and the process go to the journal only, never in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -162,8 +163,9 @@ class RunDir:
             build(part)
             _seal(part, key, components)
         except BaseException as error:
-            self.journal.write("failed", stage=stage, key=key, error=type(error).__name__)
-            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)  # first: it may be what fills the disk
+            with contextlib.suppress(OSError):
+                self.journal.write("failed", stage=stage, key=key, error=type(error).__name__)
             raise
         self._install(stage)
         seconds = round(time.perf_counter() - began, 3)
@@ -299,12 +301,19 @@ def _sync_folder(path: Path) -> None:
         os.close(fd)
 
 
+class _QuietFileHandler(logging.FileHandler):
+    """A log that cannot be written (a full disk) is no reason to fail, or to show a traceback."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
 class _RunLog:
     """Everything podtool logs, at debug level, into a file; other handlers keep their level."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._handler = logging.FileHandler(path, encoding="utf-8")
+            self._handler = _QuietFileHandler(path, encoding="utf-8")
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from None
         form = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 from pathlib import Path
 
 from podtool import pipeline, provenance
@@ -19,7 +20,7 @@ from podtool.artifacts import (
     Utterance,
     Voice,
 )
-from podtool.audio import blocks, open_audio, sha256_of, write_audio
+from podtool.audio import open_audio, sha256_of
 from podtool.errors import InputError
 from podtool.inputs import recording_of
 from podtool.inspection import inspect, oddities
@@ -74,8 +75,7 @@ class DecodeStep:
             for line in oddities(inspect(audio)):
                 log.warning("%s: %s", source.name, line)
             if audio.decoded != source:
-                stream = (block for _, block in blocks(audio))
-                write_audio(folder / "audio.wav", stream, "float")
+                os.replace(audio.decoded, folder / "audio.wav")
         made_by = provenance.provenance(self.key(state))
         write_rows([made_by, recording], folder / "recording.jsonl")
 
@@ -359,6 +359,12 @@ class SynthesizeStep:
     def build(self, state: State, folder: Path) -> None:
         make = self._spoken if state.request.method == "speak" else self._converted
         rows = make(state, folder)
+        if not of_kind(rows, Take) and state.request.method == "convert":
+            raise InputError(
+                f"nothing of {' or '.join(state.targets)} can be replaced: "
+                "somebody else talks all the while",
+                "--overlap convert replaces overlapped speech, too.",
+            )
         write_rows([rows[0], state.recording, *rows[1:]], folder / "takes.jsonl")
 
     def _converted(self, state: State, folder: Path) -> list[Row]:

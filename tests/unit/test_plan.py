@@ -292,3 +292,13 @@ def test_a_recording_without_pauses_is_judged_by_its_quietest_moments() -> None:
     samples[:, ::2] *= -1
     bed = measure_bed(Audio(samples, 8000), [Span(0.0, 10.0)])
     assert bed.pauses_s == 0.0 and bed.background_db == pytest.approx(-20.0, abs=0.1)
+
+
+def test_the_page_counts_from_the_turns_not_from_older_rows() -> None:
+    from podtool.report_step import overlaps_of, speakers_of
+
+    turns = [r for r in rows() if isinstance(r, Turn)][:2]
+    stale = [Speaker("S1", "r", 99.0, name="Al"), Speaker("S7", "r", 5.0)]
+    found = [(s.id, s.name, s.speech_s) for s in speakers_of(turns, stale)]
+    assert found == [("S1", "Al", 10.0), ("S2", None, 12.0)]
+    assert [(s.start, s.end) for s in overlaps_of(turns)] == [(8.0, 10.0)]

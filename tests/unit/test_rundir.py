@@ -248,3 +248,31 @@ def test_the_pool_notices_a_damaged_take_and_prunes(tmp_path: Path) -> None:
     assert pool.get("aa") is None
     removed, freed = pool.prune(["aa"])
     assert removed == 2 and freed > 40 and pool.get("bb") is None
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from podtool.audio import Audio, write_audio
+from podtool.rundir import RunDir
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+def build(size):
+    audio = Audio(np.zeros((1, size), np.float32), 8000)
+    return lambda part: write_audio(part / "speech.wav", audio, "float")
+with RunDir(sys.argv[1], ("diarize", "synthesize")) as run:
+    run.run("diarize", {"stage": "diarize"}, build(100))
+    run.run("synthesize", {"stage": "synthesize"}, build(100_000))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_full_disk_loses_nothing_that_was_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", FULL, folder], capture_output=True, text=True)
+    assert done.returncode == 1 and "OutputError" in done.stderr
+    assert "Logging error" not in done.stderr
+    assert not (folder / "synthesize").exists() and not list(folder.glob("*.part"))
+    with RunDir(folder, STAGES) as run:
+        _, verdict = run.run("diarize", {"stage": "diarize"}, never)
+    assert verdict.action == "reuse"
