@@ -165,6 +165,11 @@ def spoken_words(token: str) -> list[str]:
     return words
 
 
+def is_title(token: str) -> bool:
+    """Whether a written token is an abbreviation that ends in a full stop: Mr., Dr., St."""
+    return token.lower().endswith(".") and token.lower()[:-1] in _TITLES
+
+
 def _plain(text: str) -> str:
     """Straight apostrophes, no diacritics, compatibility forms resolved."""
     text = text.replace("\u2019", "'").replace("\u2018", "'").replace("`", "'")

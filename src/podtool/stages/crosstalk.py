@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from podtool.artifacts import Word
 from podtool.segments import Span, intersect
-from podtool.text import normalise
+from podtool.text import is_title, normalise
 
 SENTENCE_END = (".", "?", "!", '."', '?"', '!"')
 _NEAR_S = 0.4
@@ -118,6 +118,11 @@ def _weight(words: Sequence[Word], at: int, size: int, shared: Sequence[Span]) -
     return outside, sum(scores) / size
 
 
+def ends_sentence(word: Word) -> bool:
+    """Whether a written word is the last of its sentence: not Mr. and the like."""
+    return word.text.endswith(SENTENCE_END) and not is_title(word.text)
+
+
 def _joined(before: Word, after: Word) -> bool:
     """Whether two words belong to one sentence."""
-    return not before.text.endswith(SENTENCE_END) and after.start - before.end < _SENTENCE_GAP_S
+    return not ends_sentence(before) and after.start - before.end < _SENTENCE_GAP_S

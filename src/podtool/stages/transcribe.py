@@ -17,7 +17,7 @@ from podtool.progress import OnProgress, Progress, Timings, ignore
 from podtool.resample import at_rate
 from podtool.segments import Span, intersect, union
 from podtool.stages.align import place_words, read_span
-from podtool.stages.crosstalk import SENTENCE_END, Stream, settle
+from podtool.stages.crosstalk import Stream, ends_sentence, settle
 from podtool.stages.stretches import Stretch, cut_at_pauses, owner, stretches
 
 
@@ -34,7 +34,7 @@ class TranscribeParams:
         metadata={"help": "Turns of a speaker this close are read together, in seconds."},
     )
     margin_s: float = field(
-        default=0.15,
+        default=0.3,
         metadata={"help": "Audio read around a stretch where nobody else speaks, in seconds."},
     )
     pause_s: float = field(
@@ -183,7 +183,7 @@ def _utterances(
         previous = groups[-1][-1] if groups else None
         if previous is not None:
             gap = word.start - previous.end
-            sentence = previous.text.endswith(SENTENCE_END) and gap >= _SENTENCE_PAUSE_S
+            sentence = ends_sentence(previous) and gap >= _SENTENCE_PAUSE_S
         if previous is None or gap >= params.pause_s or sentence:
             groups.append([])
         groups[-1].append(word)
