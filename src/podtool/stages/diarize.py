@@ -74,7 +74,7 @@ class DiarizeParams:
     hop_s: float = field(default=2.5, metadata={"help": "distance of the 10 s windows"})
     unit_s: float = field(default=4.0, metadata={"help": "longest stretch embedded at once"})
     speech_onset: float = field(default=0.5, metadata={"help": "probability that starts speech"})
-    speech_offset: float = field(default=0.4, metadata={"help": "probability that ends speech"})
+    speech_offset: float = field(default=0.3, metadata={"help": "probability that ends speech"})
     overlap_onset: float = field(
         default=0.5, metadata={"help": "probability of two voices that counts as overlap"}
     )
@@ -245,6 +245,12 @@ def diarize(
         votes = vote_speakers(chains, shares, labels, len(centres), windows.total)
     spans = _decode(how_many, votes, params, engines, duration)
     return _rows(recording, spans, votes, centres, engines, params, enrolled or {}, duration)
+
+
+def same_voice(found: Diarization, others_s: float = 1.0) -> bool:
+    """Whether a clip holds one person: all but the first talk for at most `others_s` seconds."""
+    seconds = sorted((s.speech_s for s in found.speakers), reverse=True)
+    return bool(seconds) and sum(seconds[1:]) <= others_s and found.overlap_s <= others_s
 
 
 def _cores() -> int:
