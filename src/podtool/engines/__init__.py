@@ -27,6 +27,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "embedding": {
         "campplus": "podtool.engines.embedding_campplus:CamPlusPlus",
         "ge2e": "podtool.engines.embedding_ge2e:Ge2e",
+        "ecapa": "podtool.engines.embedding_ecapa:Ecapa",
     },
     "separation": {
         "demucs": "podtool.engines.separation_demucs:Demucs",
