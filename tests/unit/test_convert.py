@@ -12,7 +12,15 @@ from podtool.artifacts import Turn
 from podtool.audio import Audio
 from podtool.engines.voice_world import VoiceMap, World, cepstral_order
 from podtool.engines.world_frames import BANDS, FROM_MEL, TO_MEL, analyse, cosines, synthesise
-from podtool.engines.world_mapping import MappingParams, Mixture, apply, fit, transport
+from podtool.engines.world_mapping import (
+    MappingParams,
+    Mixture,
+    Step,
+    apply,
+    fit,
+    stacked,
+    transport,
+)
 from podtool.engines.world_profile import SpeechProfile, bandwidth
 from podtool.errors import InputError
 from podtool.resample import resample
@@ -70,6 +78,15 @@ def spread_of(rng: np.random.Generator, d: int) -> NDArray[np.float64]:
     return np.asarray(m @ m.T + 0.1 * np.eye(d))
 
 
+def fitted(
+    source: NDArray[np.float64],
+    target: NDArray[np.float64],
+    params: MappingParams | None = None,
+) -> list[Step]:
+    everything = np.ones(len(source), bool), np.ones(len(target), bool)
+    return fit(source, target, *everything, params or MappingParams(), 4)
+
+
 def test_transport_takes_one_covariance_into_the_other() -> None:
     rng = np.random.default_rng(0)
     a, b = spread_of(rng, 6), spread_of(rng, 6)
@@ -83,23 +100,29 @@ def test_the_map_brings_means_and_covariances_to_the_target() -> None:
     rng = np.random.default_rng(1)
     source = rng.normal(size=(3000, 20)) @ rng.normal(size=(20, 20)) + 3.0
     target = rng.normal(size=(2500, 20)) @ rng.normal(size=(20, 20)) - 1.0
-    moved = apply(fit(source, target, MappingParams(ridge=0.0), 4), source)
+    moved = apply(fitted(source, target, MappingParams(ridge=0.0)), source)
     assert np.allclose(moved.mean(axis=0), target.mean(axis=0), atol=1e-6)
     assert np.allclose(np.cov(moved.T), np.cov(target.T), rtol=1e-3, atol=1e-3)
 
 
 def test_a_speaker_mapped_onto_himself_stays() -> None:
     x = np.random.default_rng(2).normal(size=(2000, 20))
-    assert np.abs(apply(fit(x, x, MappingParams(), 4), x) - x).max() < 0.05
+    assert np.abs(apply(fitted(x, x), x) - x).max() < 0.05
 
 
 def test_hardly_any_frames_give_a_careful_shift_and_none_give_nothing() -> None:
     rng = np.random.default_rng(3)
     many, few = rng.normal(size=(500, 20)), rng.normal(size=(10, 20)) + 5
-    moved = apply(fit(many, few, MappingParams(), 4), many)
+    moved = apply(fitted(many, few), many)
     expected = 0.1 * (few.mean(axis=0) - many.mean(axis=0))
     assert np.allclose(moved - many, expected)
-    assert fit(many, np.zeros((0, 20)), MappingParams(), 4) == []
+    assert fitted(many, np.zeros((0, 20))) == []
+
+
+def test_frames_are_stacked_with_their_neighbours() -> None:
+    x = np.arange(5.0)[:, None]
+    assert stacked(x, 2).T.tolist() == [[0, 1, 2, 3, 4], [0, 0, 0, 1, 2], [2, 3, 4, 4, 4]]
+    assert stacked(x, 9).T.tolist() == [[0, 1, 2, 3, 4], [0] * 5, [4] * 5]
 
 
 def test_mixture_finds_two_clusters_and_posteriors_sum_to_one() -> None:

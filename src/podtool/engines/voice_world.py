@@ -47,6 +47,7 @@ ORDER = 40  # cepstra for all 80 bands
 VOICING_FRAMES = 9  # the maps of voiced and unvoiced frames blend over 45 ms
 FADE_DB = 10.0  # the mapping fades out this far below the range of speech
 SPREAD_LIMITS = (0.7, 1.4)  # how far the range of intonation may be changed
+EMPTY_DB = -40.0  # a band above 8 kHz this far below 5 to 8 kHz was never recorded
 GAIN_LIMIT = 15.0  # dB, of the high band
 EDGE = (CENTRES > 6500) & (CENTRES < 7500)
 
@@ -103,7 +104,7 @@ class World:
     info: ClassVar[EngineInfo] = EngineInfo(
         name="world",
         stage="conversion",
-        version="1",
+        version="2",
         licence="MIT",
         tier="embedded",
         sample_rate=0,
@@ -125,6 +126,8 @@ class World:
         ratios = [ratio for _, ratio in analysed]
         count = sum(n for _, n in ratios)
         ratio = sum(r * n for r, n in ratios) / count if count else None
+        if ratio is not None and ratio < EMPTY_DB:
+            ratio = None
         return build_profile(stretches, rate, ratio)
 
     def voice_map(
@@ -142,8 +145,8 @@ class World:
             high = float(np.clip(target.high_band_db - source.high_band_db, -10.0, 10.0))
         return VoiceMap(
             bands=bands,
-            voiced=fit(a[source.voiced], b[target.voiced], params, params.classes),
-            unvoiced=fit(a[~source.voiced], b[~target.voiced], params, params.classes_unvoiced),
+            voiced=fit(a, b, source.voiced, target.voiced, params, params.classes),
+            unvoiced=fit(a, b, ~source.voiced, ~target.voiced, params, params.classes_unvoiced),
             source_level=source.level,
             log_f0=_pitch_map(source, target),
             high_band_db=high,

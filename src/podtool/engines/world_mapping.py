@@ -1,7 +1,8 @@
 """One person's mel-cepstra moved onto another's: optimal transport between Gaussians, by class.
 
-First the whole clouds of frames (voiced and unvoiced apart) are matched in mean and covariance by
-the Monge-Kantorovich map, the linear map that moves frames least and so keeps the words. Then, a
+First the whole clouds of frames with their neighbours (voiced and unvoiced apart) are matched by
+the Monge-Kantorovich map: it gives them the target's mean and covariance, and is the linear map
+that moves frames least, and so keeps the words. Then, a
 few times over, the same is done softly within the classes of a Gaussian mixture fitted to the
 target, each class shrunk towards "no change" where either side has few frames. Sources:
 G. Peyre, M. Cuturi, "Computational Optimal Transport", 2019, section 2.6 (the map);
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from podtool.engines.world_frames import smooth
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 Step = Callable[[Floats], Floats]
 FEWEST = 100  # frames (0.5 s) on either side, below which a cloud is not matched at all
 
@@ -34,9 +36,10 @@ class MappingParams:
     classes: int = 8
     classes_unvoiced: int = 4
     rounds: int = 3
+    context_frames: int = 4  # the first map sees frames 20 ms before and after
     ridge: float = 0.1  # share of each variance added to it: bounds what a map may amplify
     class_dims: int = 16  # cepstra 1 to 16 tell the classes; the finer ones are the speaker's
-    softness: float = 0.3  # power of the likelihoods in the posteriors
+    softness: float = 0.6  # power of the likelihoods in the posteriors
     mean_frames: float = 100.0  # weight, in frames, of "no change" for a class's mean
     covariance_frames: float = 300.0  # and for its covariance
     posterior_frames: int = 9  # posteriors are smoothed over this many frames
@@ -61,17 +64,30 @@ def covariance(x: Floats, ridge: float) -> Floats:
     return np.asarray(found + ridge * np.diag(np.diag(found)))
 
 
-def fit(source: Floats, target: Floats, params: MappingParams, classes: int) -> list[Step]:
-    """Steps that move source cepstra (n, d) onto target cepstra (m, d), to be applied in turn."""
-    if min(len(source), len(target)) < FEWEST:
-        return [_shift(source, target)] if min(len(source), len(target)) else []
-    steps = [_whole(source, target, params, classes, 0)]
-    moved = steps[0](source)
+def fit(
+    source: Floats,
+    target: Floats,
+    in_source: Mask,
+    in_target: Mask,
+    params: MappingParams,
+    classes: int,
+) -> list[Step]:
+    """Steps that move source cepstra onto target cepstra, to be applied in turn to frames in order.
+
+    source (n, d) and target (m, d) are frames in order of time, the masks say which of them count.
+    """
+    a, b = source[in_source], target[in_target]
+    if min(len(a), len(b)) < FEWEST:
+        return [_shift(a, b)] if min(len(a), len(b)) else []
+    steps = [_in_context(source, target, in_source, in_target, params)]
+    moved = steps[0](source)[in_source]
     for round_ in range(params.rounds):
         for make in (_by_class, _whole):
-            step = make(moved, target, params, classes, round_)
+            step = make(moved, b, params, classes, round_)
             moved = step(moved)
             steps.append(step)
+    if not params.rounds:
+        steps.append(_whole(moved, b, params, classes, 0))
     return steps
 
 
@@ -85,6 +101,26 @@ def apply(steps: Sequence[Step], x: Floats) -> Floats:
 def _shift(source: Floats, target: Floats) -> Step:
     by = (target.mean(axis=0) - source.mean(axis=0)) * min(1.0, len(target) / FEWEST)
     return lambda x: x + by
+
+
+def stacked(x: Floats, reach: int) -> Floats:
+    """(n, d) -> (n, 3 d): each frame with those `reach` before and after, the ends repeated."""
+    if not reach or not len(x):
+        return x
+    before = np.concatenate([np.repeat(x[:1], reach, axis=0), x])[: len(x)]
+    after = np.concatenate([x, np.repeat(x[-1:], reach, axis=0)])[-len(x) :]
+    return np.hstack([x, before, after])
+
+
+def _in_context(
+    source: Floats, target: Floats, in_source: Mask, in_target: Mask, params: MappingParams
+) -> Step:
+    """Transport of frames with their neighbours: how sounds move is matched too."""
+    d, reach = source.shape[1], params.context_frames
+    x, y = stacked(source, reach)[in_source], stacked(target, reach)[in_target]
+    a, b = x.mean(axis=0), y.mean(axis=0)[:d]
+    matrix = transport(covariance(x, params.ridge), covariance(y, params.ridge))[:d]
+    return lambda z: (stacked(z, reach) - a) @ matrix.T + b
 
 
 def _whole(source: Floats, target: Floats, params: MappingParams, classes: int, seed: int) -> Step:

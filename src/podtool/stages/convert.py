@@ -43,7 +43,7 @@ class ConvertParams:
     )
     classes: int = field(default=8, metadata={"help": "sound classes mapped apart"})
     rounds: int = field(
-        default=2, metadata={"help": "passes of matching: more is nearer the voice, less clear"}
+        default=3, metadata={"help": "passes of matching: more is nearer the voice, less clear"}
     )
     block_s: float = field(default=20.0, metadata={"help": "longest piece converted at once"})
     context_s: float = field(default=0.3, metadata={"help": "sound heard on both sides of a piece"})
