@@ -153,46 +153,39 @@ def execute(
     """
     check_ours(run_dir)
     new = not run_dir.exists()
-    try:
-        return _execute(request, run_dir, context, enrolled, steps, restart_from, on_progress, then)
-    except BaseException:
-        if new and not any((run_dir / name).exists() for name in (*STAGES, POOL)):
-            shutil.rmtree(run_dir, ignore_errors=True)  # nothing was finished: leave no trace
-        raise
-
-
-def _execute(
-    request: Request,
-    run_dir: Path,
-    context: EngineContext,
-    enrolled: Mapping[str, NDArray[np.float32]],
-    steps: Sequence[Step],
-    restart_from: str | None,
-    on_progress: OnProgress,
-    then: Callable[[Outcome], None] | None,
-) -> Outcome:
     with RunDir(run_dir, STAGES) as run:
-        _write_request(run_dir, request)
-        if restart_from is not None:
-            run.forget_from(restart_from)
-        state = State(request, run, context, enrolled, on_progress)
-        outcome = Outcome(state, {}, {})
         try:
-            for step in steps:
-                began = time.perf_counter()
-                state.timings[step.name] = Timings()
-                components = step.key(state)
-                folder, verdict = run.run(step.name, components, _builder(step, state))
-                step.load(state, folder)
-                state.folders[step.name] = folder
-                outcome.verdicts[step.name] = verdict
-                outcome.seconds[step.name] = time.perf_counter() - began
+            _write_request(run_dir, request)
+            if restart_from is not None:
+                run.forget_from(restart_from)
+            state = State(request, run, context, enrolled, on_progress)
+            outcome = Outcome(state, {}, {})
+            _walk(steps, outcome)
             if then is not None:
                 then(outcome)
         except BaseException:
-            close(state)
+            # Nothing was finished: leave no trace. The lock is held, so it is nobody else's.
+            if new and not any((run_dir / name).exists() for name in (*STAGES, POOL)):
+                shutil.rmtree(run_dir, ignore_errors=True)
             raise
         return outcome
+
+
+def _walk(steps: Sequence[Step], outcome: Outcome) -> None:
+    state, run = outcome.state, outcome.state.run
+    try:
+        for step in steps:
+            began = time.perf_counter()
+            state.timings[step.name] = Timings()
+            components = step.key(state)
+            folder, verdict = run.run(step.name, components, _builder(step, state))
+            step.load(state, folder)
+            state.folders[step.name] = folder
+            outcome.verdicts[step.name] = verdict
+            outcome.seconds[step.name] = time.perf_counter() - began
+    except BaseException:
+        close(state)
+        raise
 
 
 def close(state: State) -> None:

@@ -147,7 +147,8 @@ def notes_of(state: State) -> list[str]:
     )
     if kept >= 0.05:
         notes.append(
-            f"{kept:.1f} s of the replaced speakers stay original, where somebody else talks too."
+            f"{kept:.1f} s of the replaced speakers stay original: where somebody else talks too, "
+            "or where there is no take."
         )
     misfits = [t.id for t in of_kind(state.rows["synthesize"], Take) if t.fits is False]
     if misfits:

@@ -39,7 +39,7 @@ def title_of(metric: Metric) -> str:
 TITLES = {
     "replaced_turns": "turns replaced",
     "replaced_s": "replaced",
-    "kept_s": "kept original (overlaps)",
+    "kept_s": "kept original",
     "similarity": "similarity to the target voice",
     "similarity_before": "the same before",
     "first_word_drift_ms": "drift at the start",
