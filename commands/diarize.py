@@ -88,7 +88,7 @@ def diarize(
         shared.note("a single speaker was found")
     turns = of_kind(rows, Turn)
     shared.table(
-        f"{given.recording.id}: {len(turns)} turns",
+        f"{given.recording.id}: {len(turns)} turn{'s' if len(turns) != 1 else ''}",
         ["speaker", "name", "speech s", "overlapped s", "turns", "confidence"],
         (
             (
