@@ -1,11 +1,13 @@
 """Recognition: WER and RTF on read speech, cpWER on the shows, word starts on synthetic speech.
 
-usage: python benchmarks/recognition.py [utterances] [shows] [starts]     (default: all three)
+usage: python benchmarks/recognition.py [utterances] [shows] [starts] [true_turns]
+                                                     (default: the first three)
 
 utterances  30 each of test-clean, test-other and VCTK: sorted by path, taken in turn from each
             speaker; every utterance read whole, one thread
 shows       `podtool transcribe` on the speech stem and the full mix of the six shows (count of
-            speakers unknown), cpWER; beside it the same with the true turns
+            speakers unknown), cpWER
+true_turns  the same with the true turns in place of the diarization's
 starts      eSpeak NG reads 20 sentences in four voices; its word events against the aligner given
             the text, and against the whole way by recognition (words that it got right)
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +133,20 @@ def cpwer(folder: Path, found: Sequence[Utterance]) -> float:
     return float(measure(reference, hypothesis)[folder.name].error_rate)
 
 
-def shows() -> None:
+def shows(true: bool = False) -> None:
     engine = engines.load("transcription", "moonshine", context())
     aligner = engines.load("alignment", "pocketsphinx", context())
+    kind = "true_turns_" if true else ""
     for stem, label in (("speech.flac", "speech"), ("mix.flac", "mix")):
-        for kind in ("", "true_turns_"):
-            errors = {}
-            for show in (*SHOWS, CROSSTALK):
-                folder = shows_folder() / show
-                turns = true_turns(folder) if kind else diarized_turns(folder / stem)
-                with open_audio(folder / stem) as file:
-                    errors[show] = cpwer(folder, transcribe(file, turns, engine, aligner))
-                say(f"{kind}cpwer_{label}", errors[show], "share", show)
-            mean = sum(errors[s] for s in SHOWS) / len(SHOWS)
-            say(f"{kind}cpwer_{label}", mean, "share", "five shows", len(SHOWS))
+        errors = {}
+        for show in (*SHOWS, CROSSTALK):
+            folder = shows_folder() / show
+            turns = true_turns(folder) if true else diarized_turns(folder / stem)
+            with open_audio(folder / stem) as file:
+                errors[show] = cpwer(folder, transcribe(file, turns, engine, aligner))
+            say(f"{kind}cpwer_{label}", errors[show], "share", show)
+        mean = sum(errors[s] for s in SHOWS) / len(SHOWS)
+        say(f"{kind}cpwer_{label}", mean, "share", "five shows", len(SHOWS))
 
 
 def starts() -> None:
@@ -193,8 +195,13 @@ def _heard_starts(
 
 
 def main() -> None:
-    parts = {"utterances": utterances, "shows": shows, "starts": starts}
-    for name in sys.argv[1:] or list(parts):
+    parts: dict[str, Callable[[], None]] = {
+        "utterances": utterances,
+        "shows": shows,
+        "starts": starts,
+        "true_turns": lambda: shows(true=True),
+    }
+    for name in sys.argv[1:] or list(parts)[:3]:
         parts[name]()
 
 

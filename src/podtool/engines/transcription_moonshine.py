@@ -58,7 +58,7 @@ class Moonshine:
         if language is not None and language.split("-")[0].lower() != "en":
             raise EngineUnavailableError(
                 f"moonshine-tiny-en reads English only, not {language}",
-                "pip install 'podtool[mlx]', hf download mlx-community/whisper-large-v3-turbo, "
+                "pip install 'podtool[mlx]', podtool models pull whisper-large-v3-turbo-mlx, "
                 "then --engine mlx-whisper",
             )
         samples = audio.samples.mean(axis=0, dtype=np.float32)

@@ -65,7 +65,7 @@ def check_language(info: EngineInfo, language: str) -> None:
         raise EngineUnavailableError(
             f"{info.name} reads {', '.join(info.languages)} only, not {language}",
             "Another engine does: pip install 'podtool[mlx]', "
-            "hf download mlx-community/whisper-large-v3-turbo, then --engine mlx-whisper",
+            "podtool models pull whisper-large-v3-turbo-mlx, then --engine mlx-whisper",
         )
 
 
