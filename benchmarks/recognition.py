@@ -37,8 +37,8 @@ from podtool.store import ModelStore
 from podtool.text import normalise
 
 SETS = {
-    "test-clean": "LibriSpeech test-clean",
-    "test-other": "LibriSpeech test-other",
+    "librispeech-test-clean": "LibriSpeech test-clean",
+    "librispeech-test-other": "LibriSpeech test-other",
     "vctk": "VCTK",
 }
 SENTENCES = (
