@@ -205,8 +205,9 @@ def _settings_of(
     found = []
     for setting in settings:
         named, key, text = _split(setting)
+        # A setting of another stage is not for this one, but has to exist all the same.
+        _check_field(named, key, known if named == stage else _types(params_type(named)), "--set")
         if named == stage:
-            _check_field(stage, key, known, "--set")
             found.append((key, text))
     return found
 

@@ -80,6 +80,7 @@ def test_values_take_the_type_of_the_field() -> None:
     ("settings", "said", "hint"),
     [
         (["diarizelike.shar=1"], "no setting 'shar'", "Did you mean share?"),
+        (["diarize.no_such=1"], "diarize has no setting", None),
         (["diarize_like.share=1"], "no stage", "Did you mean diarizelike?"),
         (["diarizelike.share=much"], "'much' is not a number", None),
         (["diarizelike.count=1.5"], "not a whole number", None),
