@@ -26,6 +26,7 @@ def main() -> int:
         paths = demo.write(made, chosen.folder)
         episode, voice, consent = paths["episode"], paths["voice"], demo.CONSENT
         speaker = "S2"
+    chosen.folder.mkdir(parents=True, exist_ok=True)
     output = chosen.folder / f"{episode.stem}-new.wav"
     command = [sys.executable, "-m", "podtool", "replace", str(episode), "--voice", str(voice)]
     command += ["--consent", consent or "the user of this demo supplied the reference"]
