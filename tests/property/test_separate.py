@@ -132,6 +132,15 @@ def test_summary_says_the_energies_and_the_sum_error() -> None:
     assert summary.speech_share == pytest.approx(0.5, abs=0.05)
 
 
+def test_a_float_mixture_is_met_to_half_a_step_of_the_grid_and_told() -> None:
+    samples = (0.3 * np.random.default_rng(2).standard_normal((2, 20000))).astype(np.float32)
+    summary = StemSummary()
+    for block in separate(Audio(samples, 16000), Half(), None):
+        assert (block.mixture.samples == samples[:, block.start :][:, : block.mixture.frames]).all()
+        summary.add(block)
+    assert 0 < summary.sum_error <= 2**-24
+
+
 def test_an_engine_that_breaks_its_contract_is_a_failure() -> None:
     class Short(Half):
         def separate(self, audio: Audio) -> dict[str, Audio]:
