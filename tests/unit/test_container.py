@@ -14,6 +14,7 @@ from podtool.audio import Audio, blocks, open_audio
 from podtool.container import (
     Chapter,
     Extras,
+    _append_chunks,
     extras_of,
     parse_ffmetadata,
     subtype_for,
@@ -143,3 +144,27 @@ def test_metadata_text_and_marks() -> None:
     assert chapters[1] == Chapter(1.0, 2.0, "Second = last")
     assert with_mark({}, "m") == {"comment": "m"} == with_mark({"comment": "m"}, "m")
     assert with_mark({"comment": "c"}, None) == {"comment": "c"}
+
+
+def test_tags_go_behind_the_samples_of_a_file_beyond_4_gb_too(tmp_path: Path) -> None:
+    """RF64 keeps its sizes elsewhere: the header of such a file, on few samples."""
+    path = tmp_path / "big.wav"
+    samples = np.random.default_rng(0).uniform(-1, 1, (999, 1)).astype(np.float32)
+    sf.write(path, samples, 8000, format="RF64", subtype="FLOAT")
+    assert path.read_bytes()[:4] == b"RF64"
+    _append_chunks(path, {"title": "long", "comment": "mark"}, Extras(path))
+    assert extras_of(path).tags == {"title": "long", "comment": "mark"}
+    assert (sf.read(path, dtype="float32", always_2d=True)[0] == samples).all()
+    size = int.from_bytes(path.read_bytes()[20:28], "little")
+    assert size == path.stat().st_size - 8
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(8, 192000), (1, 8000), (3, 44100)])
+@pytest.mark.parametrize("suffix", ["flac", "mp3", "m4a"])
+def test_odd_rates_and_channels_are_written(
+    tmp_path: Path, channels: int, rate: int, suffix: str
+) -> None:
+    out = tmp_path / f"out.{suffix}"
+    write_media(out, [Audio(np.full((channels, rate // 4), 0.1, np.float32), rate)], rate, channels)
+    with open_audio(out) as written:
+        assert abs(written.frames / written.sample_rate - 0.25) < 0.05
