@@ -139,6 +139,8 @@ def test_a_float_mixture_is_met_to_half_a_step_of_the_grid_and_told() -> None:
         assert (block.mixture.samples == samples[:, block.start :][:, : block.mixture.frames]).all()
         summary.add(block)
     assert 0 < summary.sum_error <= 2**-24
+    silent = list(separate(Audio(samples, 16000), Half(), []))
+    assert all((b.background.samples == b.mixture.samples).all() for b in silent)
 
 
 def test_an_engine_that_breaks_its_contract_is_a_failure() -> None:

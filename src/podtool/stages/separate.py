@@ -2,8 +2,8 @@
 
 Speech is rounded to the grid of 2^-23 and the background is what it leaves of the mixture: both
 are then exact in float32, and so is their sum, for every mixture on that grid: all PCM of up to
-24 bits. A float mixture off the grid is met to half a step of it, 2^-24 (-144 dBFS): no two
-float32 numbers sum to every third one.
+24 bits. A float mixture off the grid (lossy files) is met to less than half a step of it, 2^-24
+(-144 dBFS): no two float32 numbers of a size sum to every smaller one.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def separate(
     for estimate in overlap_add(estimates, frames, window, hop):
         stop = at + estimate.shape[1]
         mixture = source.read(at, stop).samples
-        speech, background = split(on_grid(mixture), estimate)
+        speech, background = split(mixture, estimate)
         yield StemBlock(at, Audio(mixture, rate), Audio(speech, rate), Audio(background, rate))
         at = stop
         on_progress(Progress("separate", at / rate, frames / rate))
@@ -118,14 +118,15 @@ def on_grid(samples: Samples) -> Samples:
 
 
 def split(mixture: Samples, estimate: Samples) -> tuple[Samples, Samples]:
-    """(speech, background) with speech + background == mixture to the bit.
+    """(speech, background): to the bit, speech + background == a mixture on the grid.
 
     Beyond +-2 float32 cannot hold the grid: where that breaks the sum, all of the sample is
-    speech.
+    speech. A mixture off the grid is met to a rounding error, and exactly where nobody speaks.
     """
     speech = on_grid(estimate)
     background = (mixture - speech).astype(np.float32)
-    broken = (speech + background) != mixture
+    beyond = np.maximum(np.abs(mixture), np.abs(background)) >= 2
+    broken = beyond & ((speech + background) != mixture)
     if broken.any():
         speech = np.where(broken, mixture, speech)
         background = np.where(broken, np.float32(0), background)
