@@ -4,7 +4,10 @@ usage: python benchmarks/conversion.py [--out DIR] [--set FIELD=VALUE ...]
 
 similarity   cosine of each converted utterance with the target's unseen speech (mean embedding of
              its utterances), by CAM++ and by GE2E; beside it: the unconverted source, the target's
-             own other speech (the same-speaker level), and the source before and after
+             own other speech (the same-speaker level), and the source before and after. A take has
+             the level of the turn that it replaces, and GE2E hears level (its mel is not
+             logarithmic), so all clips are brought to -30 dBFS first, the level to which it raises
+             quiet input; `ge2e_as_recorded` is without that
 rank         pairs whose converted speech (mean of its utterances) is nearest to the target among
              all speakers of read/, each by the mean of its utterances (the target: the unseen ones)
 wer          Moonshine on the converted utterance against Moonshine on the source
@@ -56,7 +59,9 @@ class Bench:
         self.context = EngineContext(store=ModelStore(), device="cpu", threads=1)
         rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
         self.rows = {r["path"]: r for r in rows if r["kind"] == "read"}
-        self.embedders = {n: engines.load("embedding", n, self.context) for n in NAMES}
+        self.embedders = {
+            n: engines.load("embedding", n.partition("_")[0], self.context) for n in NAMES
+        }
         self.recogniser = engines.load("transcription", "moonshine", self.context)
         self.world = engines.load("conversion", "world", self.context)
         self.dnsmos = Dnsmos(self.context)
@@ -76,7 +81,11 @@ class Bench:
         return self._vectors[key]
 
     def embed(self, name: str, audio: Audio) -> Vector:
-        return np.asarray(self.embedders[name].embed(audio), np.float64)
+        samples = audio.samples
+        if not name.endswith("_as_recorded"):
+            rms = float(np.sqrt(np.square(samples, dtype=np.float64).mean())) + 1e-9
+            samples = (samples * (10 ** (LEVEL_DBFS / 20) / rms)).astype(np.float32)
+        return np.asarray(self.embedders[name].embed(Audio(samples, RATE)), np.float64)
 
     def centre(self, name: str, paths: list[str]) -> Vector:
         return unit(np.mean([self.vector(name, p) for p in paths], axis=0))
@@ -85,7 +94,8 @@ class Bench:
         return " ".join(u.text for u in self.recogniser.transcribe(audio, "en"))
 
 
-NAMES = ("campplus", "ge2e")
+NAMES = ("campplus", "ge2e", "ge2e_as_recorded")
+LEVEL_DBFS = -30.0
 
 
 def unit(x: Vector) -> Vector:

@@ -172,6 +172,16 @@ def test_conversion_reaches_the_pitch_and_the_spectrum(
     assert after < 0.4 * before
 
 
+def test_strength_scales_the_change_of_timbre(
+    profiles: tuple[SpeechProfile, SpeechProfile], mapping: VoiceMap
+) -> None:
+    frames = analyse(LOW.samples[0, :RATE])
+    half = World().voice_map(*profiles, ConvertParams(strength=0.5).mapping())
+    assert np.allclose(half.change(frames), 0.5 * mapping.change(frames))
+    with pytest.raises(InputError, match="strength 0 to 2"):
+        ConvertParams(strength=3).mapping()
+
+
 def test_conversion_is_deterministic(mapping: VoiceMap) -> None:
     world, piece = World(), LOW.read(0, 2 * RATE)
     assert np.array_equal(

@@ -63,6 +63,7 @@ class VoiceMap:
     unvoiced: list[Step]
     source_level: float  # natural log power of the source's loud frames
     log_f0: tuple[float, float, float]  # median of the source, of the target, ratio of the spreads
+    strength: float  # of the change of the envelope
     high_band_db: float  # static change of the band above 8 kHz
     warnings: tuple[str, ...] = ()
 
@@ -86,7 +87,7 @@ class VoiceMap:
         change[:, 0] = 0.0  # the level contour stays the source's
         depth = (frame_level(envelope) - self.source_level) * 10 / LOG10 + SPEECH_RANGE_DB
         change *= np.clip(1 + depth / FADE_DB, 0.0, 1.0)[:, None]
-        bands = change @ dct
+        bands = self.strength * change @ dct
         if self.bands < BANDS:
             beyond = bands[:, -3:].mean(axis=1, keepdims=True)
             bands = np.hstack([bands, np.repeat(beyond, BANDS - self.bands, axis=1)])
@@ -149,6 +150,7 @@ class World:
             unvoiced=fit(a, b, ~source.voiced, ~target.voiced, params, params.classes_unvoiced),
             source_level=source.level,
             log_f0=_pitch_map(source, target),
+            strength=params.strength,
             high_band_db=high,
             warnings=_bandwidth_warnings(source, target),
         )
@@ -175,16 +177,15 @@ class World:
 
 
 def _speech_of(clip: Audio) -> tuple[Frames, tuple[float, int]]:
-    """Frames without what a profile does not keep, and the ratio of the high band."""
-    frames, high = _frames(to_mono(clip))
-    ratio = (0.0, 0) if high is None else _high_band_ratio(frames, high, clip.sample_rate)
-    return replace(frames, aperiodicity=np.zeros((0, BINS))), ratio
+    """Frames as a profile needs them, and the ratio of the high band."""
+    frames, high = _frames(to_mono(clip), resynthesis=False)
+    return frames, (0.0, 0) if high is None else _high_band_ratio(frames, high, clip.sample_rate)
 
 
-def _frames(mono: Audio) -> tuple[Frames, NDArray[np.float32] | None]:
+def _frames(mono: Audio, resynthesis: bool = True) -> tuple[Frames, NDArray[np.float32] | None]:
     """Frames of the part below 8 kHz, and the rest at the rate of the audio (None: no rest)."""
     low = resample(mono, RATE)
-    frames = analyse(low.samples[0])
+    frames = analyse(low.samples[0], resynthesis)
     if mono.sample_rate <= RATE:
         return frames, None
     back = _fitted(resample(low, mono.sample_rate).samples[0], mono.frames)

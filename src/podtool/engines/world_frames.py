@@ -53,8 +53,11 @@ def world() -> Any:
     return pyworld
 
 
-def analyse(samples: NDArray[Any]) -> Frames:
-    """Mono samples (n,) at 16 kHz -> frames. Silence gives unvoiced frames."""
+def analyse(samples: NDArray[Any], resynthesis: bool = True) -> Frames:
+    """Mono samples (n,) at 16 kHz -> frames. Silence gives unvoiced frames.
+
+    Without `resynthesis` the aperiodicity, which statistics do not need, is left out: (0, 513).
+    """
     pyworld = world()
     length = len(samples)
     x = np.ascontiguousarray(samples, np.float64)
@@ -63,7 +66,9 @@ def analyse(samples: NDArray[Any]) -> Frames:
     floor, ceil = pitch_range(x)
     f0, times = pyworld.harvest(x, RATE, f0_floor=floor, f0_ceil=ceil, frame_period=1000 * FRAME_S)
     spectrum = pyworld.cheaptrick(x, f0, times, RATE, fft_size=FFT)
-    aperiodicity = pyworld.d4c(x, f0, times, RATE, fft_size=FFT)
+    aperiodicity = np.zeros((0, BINS))
+    if resynthesis:
+        aperiodicity = pyworld.d4c(x, f0, times, RATE, fft_size=FFT)
     return Frames(f0, spectrum, aperiodicity, length)
 
 

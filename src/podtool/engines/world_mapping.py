@@ -36,6 +36,7 @@ class MappingParams:
     classes: int = 8
     classes_unvoiced: int = 4
     rounds: int = 3
+    strength: float = 1.0  # the change is multiplied by this
     context_frames: int = 4  # the first map sees frames 20 ms before and after
     ridge: float = 0.1  # share of each variance added to it: bounds what a map may amplify
     class_dims: int = 16  # cepstra 1 to 16 tell the classes; the finer ones are the speaker's

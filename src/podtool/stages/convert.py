@@ -11,7 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 import numpy as np
@@ -45,12 +45,19 @@ class ConvertParams:
     rounds: int = field(
         default=3, metadata={"help": "passes of matching: more is nearer the voice, less clear"}
     )
+    strength: float = field(
+        default=1.0,
+        metadata={"help": "share of the change of timbre: 1 is the voice, 0 the source"},
+    )
     block_s: float = field(default=20.0, metadata={"help": "longest piece converted at once"})
     context_s: float = field(default=0.3, metadata={"help": "sound heard on both sides of a piece"})
     join_ms: float = field(default=20.0, metadata={"help": "crossfade between pieces of a turn"})
 
     def mapping(self) -> MappingParams:
-        return replace(MappingParams(), classes=self.classes, rounds=self.rounds)
+        """What the engine's map is fitted with. Raises InputError for settings out of range."""
+        if self.classes < 1 or self.rounds < 0 or not 0 <= self.strength <= 2:
+            raise InputError("classes must be 1 or more, rounds 0 or more, strength 0 to 2")
+        return MappingParams(classes=self.classes, rounds=self.rounds, strength=self.strength)
 
 
 @dataclass(frozen=True, slots=True)
