@@ -31,7 +31,8 @@ def settle(streams: Sequence[Stream], doubtful: float) -> None:
     """Take out of the streams, in place, words in overlaps that belong to somebody else.
 
     Of a run of equal words at the same time in two streams, one copy is kept. After that, words
-    inside overlaps that score under `doubtful` go: two voices at once make the recogniser invent.
+    that score under `doubtful` go where somebody else has a surer word at the same time: two voices
+    at once make the recogniser invent.
     """
     ordered = sorted(streams, key=lambda s: (s.span.start, s.span.end, s.speaker))
     for i, first in enumerate(ordered):
@@ -40,15 +41,25 @@ def settle(streams: Sequence[Stream], doubtful: float) -> None:
                 break
             if second.speaker != first.speaker:
                 _settle_pair(first, second)
-    for stream in ordered:
-        overlaps = intersect(
-            [stream.span], [s.span for s in ordered if s.speaker != stream.speaker]
-        )
-        stream.words = [
-            w
-            for w in stream.words
-            if w.score is None or w.score >= doubtful or not _inside(w, overlaps)
-        ]
+    lost = [
+        {i for i, w in enumerate(s.words) if _outdone(w, s, ordered, doubtful)} for s in ordered
+    ]
+    for stream, indices in zip(ordered, lost, strict=True):
+        stream.words = [w for i, w in enumerate(stream.words) if i not in indices]
+
+
+def _outdone(word: Word, own: Stream, streams: Sequence[Stream], doubtful: float) -> bool:
+    """Whether a doubtful word sounds at the same time as a surer one of somebody else."""
+    if word.score is None or word.score >= doubtful:
+        return False
+    return any(
+        rival.start < word.end and rival.end > word.start and (rival.score or 0.0) > word.score
+        for other in streams
+        if other.speaker != own.speaker
+        and other.span.start < word.end
+        and other.span.end > word.start
+        for rival in other.words
+    )
 
 
 def _inside(word: Word, spans: Sequence[Span]) -> bool:

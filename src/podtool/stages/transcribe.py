@@ -44,8 +44,8 @@ class TranscribeParams:
         default=0.2, metadata={"help": "Turns shorter than this are not read, in seconds."}
     )
     overlap_confidence: float = field(
-        default=0.5,
-        metadata={"help": "Words inside overlaps that score less are dropped as invented."},
+        default=0.6,
+        metadata={"help": "Words that score less are dropped where another speaker's are surer."},
     )
     low_confidence: float = field(
         default=0.5, metadata={"help": "Words with a score below this count as doubtful."}
