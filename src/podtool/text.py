@@ -198,6 +198,15 @@ _CONTRACTIONS = (
     (r"'d\b", " would"),
     (r"\b(it|he|she|that|there|here|what|who|where|how)'s\b", r"\1 is"),
 )
+# Words that old and new spelling, or two writers, put together or apart: they sound the same.
+_TOGETHER = (
+    (r"\b(any|every|some|no) (one|body|thing|where)\b", r"\1\2"),
+    (r"\b(to) (day|morrow|night)\b", r"\1\2"),
+    (r"\b(for) (ever|evermore)\b", r"\1\2"),
+    (r"\b(every|any) (day|more|way)\b", r"\1\2"),
+    (r"\b(good) (bye|night)\b", r"\1\2"),
+    (r"\b(mean) (while|time)\b", r"\1\2"),
+)
 _FILLERS = frozenset("hmm mm mhm mmm uh um er erm hm".split())
 
 # British spelling into American: endings where every member of the family behaves the same, and
@@ -209,7 +218,7 @@ _OUR = (
     "tumour valour vapour vigour dolour colourless colouring harbinger"
 ).split()
 _SPELLINGS = {
-    "grey": "gray", "greyish": "grayish", "plough": "plow", "centre": "center",
+    "o": "oh", "grey": "gray", "greyish": "grayish", "plough": "plow", "centre": "center",
     "theatre": "theater", "metre": "meter", "litre": "liter", "fibre": "fiber",
     "sombre": "somber", "spectre": "specter",
     "lustre": "luster", "sabre": "saber", "sceptre": "scepter", "calibre": "caliber",
@@ -263,11 +272,13 @@ def normalise(text: str) -> str:
     read as years; contractions and *cannot* opened (I'll, don't; pronoun + 's as "is"; 'd as
     "would"); hyphens and other punctuation into spaces, apostrophes dropped (a possessive's is
     not heard); "and" inside a number and hesitations (uh, um, hmm) dropped; British spelling into
-    American. Words that are written apart or together (any one) are left as they are.
+    American, O as "oh"; a prefix re- joined (re-read), and a fixed list of words that are written
+    apart or together (any one, to day, for ever) joined. Other compounds are left as they are.
     """
     text = _plain(text).lower()
     text = re.sub(r"\[[^\]]*\]|<[^>]*>", " ", text)
     text = spell_out(text)
+    text = re.sub(r"\bre-(?=[a-z])", "re", text)
     for pattern, plain in _CONTRACTIONS:
         text = re.sub(pattern, plain, text)
     text = text.replace("'", "")
@@ -286,7 +297,10 @@ def normalise(text: str) -> str:
             and words[index + 1] in _NUMBER_WORDS
         )
     ]
-    return " ".join(kept)
+    joined = " ".join(kept)
+    for pattern, together in _TOGETHER:
+        joined = re.sub(pattern, together, joined)
+    return joined
 
 
 _NUMBER_WORDS = frozenset([*_ONES, *_TENS])

@@ -71,6 +71,8 @@ def test_years_and_ordinals() -> None:
         ("salt and pepper", "salt and pepper"),
         ("The colour of the grey harbour, realised", "the color of the gray harbor realized"),
         ("a well-known caf\u00e9 [laughter] um, yes", "a well known cafe yes"),
+        ("any one may re-read it to-day, for ever", "anyone may reread it today forever"),
+        ("O Captain", "oh captain"),
         ("John's boys' things", "johns boys things"),
     ],
 )  # fmt: skip
