@@ -30,7 +30,8 @@ def executable() -> str:
 def decode(source: Path, target: Path) -> None:
     """The first audio track of any file ffmpeg knows -> float WAV at its own rate and channels.
 
-    Raises InputError with ffmpeg's own reason.
+    Samples are rounded to the grid of 2^-23, on which stems sum exactly and 24 bit files are exact;
+    peaks above full scale, usual in loud MP3s, are kept. Raises InputError with ffmpeg's reason.
     """
     import ffmpeg
 
@@ -44,6 +45,25 @@ def decode(source: Path, target: Path) -> None:
             f"cannot decode {source}: {_reason(done.stderr)}",
             "Check that the file plays; any format that ffmpeg reads is accepted.",
         )
+    _round_to_grid(target)
+
+
+def _round_to_grid(path: Path) -> None:
+    """Rewrite a float WAV in place, block by block."""
+    import numpy as np
+    import soundfile
+
+    grid = np.float32(2.0**23)
+    with soundfile.SoundFile(str(path), "r+") as file:
+        at = 0
+        while at < file.frames:
+            file.seek(at)
+            block = file.read(1 << 20, dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            file.seek(at)
+            file.write(np.round(block * grid) / grid)
+            at += len(block)
 
 
 def _literal(path: Path) -> str:
