@@ -36,7 +36,14 @@ def decode(source: Path, target: Path) -> None:
     import ffmpeg
 
     stream = ffmpeg.input(_literal(source)).output(
-        _literal(target), map="0:a:0", acodec="pcm_f32le", format="wav", rf64="auto", vn=None
+        _literal(target),
+        map="0:a:0",
+        acodec="pcm_f32le",
+        format="wav",
+        rf64="auto",
+        vn=None,
+        map_metadata="-1",  # libsndfile does not rewrite a file that carries text,
+        fflags="+bitexact",  # the name of the encoder among it
     )
     command = stream.overwrite_output().compile(cmd=[executable(), "-nostdin", "-v", "error"])
     done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False)
