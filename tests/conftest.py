@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -15,6 +17,15 @@ from typer.testing import CliRunner, Result
 from podtool.audio import Audio, write_audio
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A shell starts background jobs with Ctrl-C ignored, and children inherit that: the tests of
+# Ctrl-C would then find that it does nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is, not whether the property holds.
+hypothesis.settings.register_profile("podtool", deadline=None)
+hypothesis.settings.load_profile("podtool")
 
 
 @pytest.fixture(scope="session")

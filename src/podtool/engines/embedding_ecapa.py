@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from podtool.audio import Audio
 from podtool.engines.checkpoint import fill, read_tensors
 from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.engines.torchaudio_stub import import_speechbrain
 from podtool.errors import ModelError
 
 RATE = 16000
@@ -40,22 +41,18 @@ class Ecapa:
     )
 
     def __init__(self, network: Any, device: str = "cpu") -> None:
-        from speechbrain.lobes.features import Fbank
-        from speechbrain.processing.features import InputNormalization
-
+        features, processing = import_speechbrain("lobes.features", "processing.features")
         self._network = network.to(device)
-        self._features = Fbank(n_mels=80, sample_rate=RATE).to(device)
-        self._normalise = InputNormalization(norm_type="sentence", std_norm=False).to(device).eval()
+        self._features = features.Fbank(n_mels=80, sample_rate=RATE).to(device)
+        normalise = processing.InputNormalization(norm_type="sentence", std_norm=False)
+        self._normalise = normalise.to(device).eval()
         self._device = device
         self.dim = int(network.fc.conv.weight.shape[0])
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
         """Raises ModelError where the weights are missing, or not those of an ECAPA-TDNN."""
-        from podtool.engines.torchaudio_stub import make_importable
-
         path = context.model("ecapa-voxceleb") / FILE
-        make_importable()
         tensors = read_tensors(path)
         network = network_of(tensors)
         fill(network, tensors, path)
@@ -81,8 +78,7 @@ def network_of(tensors: Mapping[str, Any]) -> Any:
 
     Raises ModelError where the tensors are not those of an ECAPA-TDNN.
     """
-    from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
-
+    (module,) = import_speechbrain("lobes.models.ECAPA_TDNN")
     try:
         first = tensors["blocks.0.conv.conv.weight"].shape
         blocks = [tensors[f"blocks.{i}.tdnn2.conv.conv.weight"].shape[0] for i in (1, 2, 3)]
@@ -95,7 +91,7 @@ def network_of(tensors: Mapping[str, Any]) -> Any:
             f"{FILE} is not an ECAPA-TDNN: it has no {error}",
             "podtool models verify ecapa-voxceleb",
         ) from None
-    return ECAPA_TDNN(
+    return module.ECAPA_TDNN(
         first[1],
         channels=[first[0], *blocks, merged],
         kernel_sizes=[5, 3, 3, 3, 1],

@@ -43,6 +43,23 @@ def make_importable() -> bool:
     return True
 
 
+def import_speechbrain(*modules: str) -> list[ModuleType]:
+    """speechbrain's modules by their names below it, without the traps that it leaves behind.
+
+    speechbrain registers stand-ins for modules that need further packages (k2, ...): whoever then
+    looks through sys.modules, as inspect does, makes them import those and fail. They are taken
+    out of sys.modules again; speechbrain itself does not need them there.
+    """
+    make_importable()
+    found = [importlib.import_module(f"speechbrain.{name}") for name in modules]
+    for name, module in list(sys.modules.items()):
+        if name.startswith("speechbrain.") and "LazyModule" in (
+            c.__name__ for c in type(module).__mro__
+        ):
+            del sys.modules[name]
+    return found
+
+
 def _stand_in() -> ModuleType:
     def fail_if_no_align(_: Any) -> Any:
         def refuse(*args: Any, **named: Any) -> None:
