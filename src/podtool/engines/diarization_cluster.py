@@ -24,18 +24,19 @@ Ints = NDArray[np.int64]
 class SpeakerModel:
     """The model of unit embeddings.
 
-    `noise_s`: seconds at which noise and speaker have equal energy. `ceiling`: correlation of two
-    long stretches of one speaker (rooms and moods differ). `floor`: of two speakers.
+    `noise_s`: seconds at which noise and speaker have equal energy. `session`: energy of
+    what differs between two long stretches of one speaker (rooms, moods), the speaker's being 1.
+    `floor`: correlation of two speakers, as a share of what one would have.
     """
 
     noise_s: float = 1.4
-    ceiling: float = 0.8
+    session: float = 0.18
     floor: float = 0.08
 
     def expected(self, a_s: Floats, b_s: Floats) -> Floats:
         """Correlation to expect of two stretches of one speaker, of so many seconds each."""
         r = np.sqrt((a_s / (a_s + self.noise_s)) * (b_s / (b_s + self.noise_s)))
-        return np.asarray(self.ceiling * r, np.float32)
+        return np.asarray(r / (1 + self.session), np.float32)
 
     def score(self, cosine: Floats, a_s: Floats, b_s: Floats) -> Floats:
         """Log likelihood ratio (same against different speaker), per dimension."""
@@ -67,15 +68,19 @@ def cluster(
     bound: float,
     smallest_s: float,
     block: int,
+    mixture: float = 0.6,
 ) -> Ints:
     """Unit embeddings (n, dim) and their seconds (n,) -> a label from 0 for each.
 
     `bound` is the least score of a merge; clusters of less than `smallest_s` seconds are given up
-    and their units join the nearest speaker; `block` units are compared with one another.
+    and their units join the nearest speaker; so are clusters that two larger ones together explain
+    to a correlation of `mixture`: two voices at once that were taken for one. `block` units
+    are compared with one another.
     """
     if len(vectors) == 0:
         return np.zeros(0, np.int64)
     labels = _two_levels(vectors, seconds, model, count, bound, block)
+    labels = _drop_mixtures(labels, vectors, seconds, model, mixture, count.least)
     labels = _drop_small(labels, vectors, seconds, model, smallest_s, count.least)
     for _ in range(3):
         better = _reassign(labels, vectors, seconds, model)
@@ -89,7 +94,7 @@ def _two_levels(
     vectors: Floats, seconds: Floats, model: SpeakerModel, count: Count, bound: float, block: int
 ) -> Ints:
     local = np.zeros(len(vectors), np.int64)
-    strict = bound
+    strict = bound if len(vectors) <= block else bound + 0.2  # what is left is joined below
     while True:
         free = 0
         for start in range(0, len(vectors), block):
@@ -154,6 +159,60 @@ def agglomerate(
         scores[j], scores[:, j] = -np.inf, -np.inf
         left -= 1
     return _renumber(labels)
+
+
+def _drop_mixtures(
+    labels: Ints,
+    vectors: Floats,
+    seconds: Floats,
+    model: SpeakerModel,
+    mixture: float,
+    least: int,
+) -> Ints:
+    """Dissolve small clusters that lie between two larger ones, the smallest first.
+
+    Small is at most three units and a fifth of the speech. The correlation is that of the voice
+    itself: what noise takes off in so few seconds is added.
+    """
+    labels = labels.copy()
+    while True:
+        labels = _renumber(labels)
+        sums, totals = pooled(labels, vectors, seconds)
+        if len(totals) <= max(least, 2):
+            return labels
+        centres = unit(sums)
+        for small in np.argsort(totals, kind="stable"):
+            larger = np.flatnonzero(totals > totals[small])
+            few = totals[small] <= 0.2 * totals.sum() and (labels == small).sum() <= 3
+            if len(larger) < 2 or not few:
+                continue
+            clarity = np.sqrt(totals[small] / (totals[small] + model.noise_s))
+            if between(centres[small], centres[larger]) >= mixture * clarity:
+                break
+        else:
+            return labels
+        for i in np.flatnonzero(labels == small):
+            near = centres @ unit(vectors[i])
+            near[small] = -np.inf
+            labels[i] = int(np.argmax(near))
+
+
+def between(vector: Floats, centres: Floats) -> float:
+    """Correlation of a unit vector with the best positive mixture of two unit centres.
+
+    Zero where the mixture leaves one of the two out: then it is like one centre, not between two.
+    """
+    cosine = centres @ vector
+    gram = centres @ centres.T
+    best = 0.0
+    for i in range(len(centres)):
+        for j in range(i):
+            r = min(float(gram[i, j]), 0.99)
+            a = (cosine[i] - r * cosine[j]) / (1 - r * r)
+            b = (cosine[j] - r * cosine[i]) / (1 - r * r)
+            if min(a, b) > 0.4 * max(a, b) > 0:
+                best = max(best, float(np.sqrt(max(a * cosine[i] + b * cosine[j], 0.0))))
+    return best
 
 
 def _drop_small(

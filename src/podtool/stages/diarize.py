@@ -87,6 +87,9 @@ class DiarizeParams:
     smallest_share: float = field(
         default=0.04, metadata={"help": "or for less than this share of the speech, in short files"}
     )
+    mixture: float = field(
+        default=0.55, metadata={"help": "a voice explained so well by two others is none"}
+    )
     purity: float = field(
         default=0.3, metadata={"help": "probability of a second voice that spoils an embedding"}
     )
@@ -105,8 +108,9 @@ class DiarizeParams:
     noise_s: float = field(
         default=1.4, metadata={"help": "seconds of speech that carry as much noise as voice"}
     )
-    ceiling: float = field(
-        default=0.8, metadata={"help": "correlation of two long stretches of one voice"}
+    session: float = field(
+        default=0.18,
+        metadata={"help": "energy of what changes within one voice, rooms and moods (voice: 1)"},
     )
     shortest_unit_s: float = field(
         default=0.3, metadata={"help": "shorter stretches are not embedded"}
@@ -217,7 +221,7 @@ def diarize(
         smallest_s = min(
             params.smallest_speaker_s, params.smallest_share * float(seconds[known].sum())
         )
-        model = SpeakerModel(params.noise_s, params.ceiling)
+        model = SpeakerModel(params.noise_s, params.session)
         founders = cluster(
             vectors[known],
             seconds[known],
@@ -226,6 +230,7 @@ def diarize(
             params.merge_bound,
             smallest_s,
             block=250,
+            mixture=params.mixture,
         )
         sums, totals = pooled(founders, vectors[known], seconds[known])
         centres = unit(sums)
