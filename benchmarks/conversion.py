@@ -270,7 +270,6 @@ def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> No
     }
     for label, group in kinds.items():
         for name in NAMES:
-            # A pair counts once, however many utterances it has.
             for what in ("similarity", "unconverted", "same_speaker", "to_source"):
                 key = f"{what}_{name}"
                 say(
@@ -308,7 +307,8 @@ def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> No
 
 
 def mean(group: list[tuple[dict[str, Any], dict[str, list[float]]]], key: str) -> float:
-    return float(np.mean([v for _, f in group for v in f[key]]))
+    """Over the pairs, each of which counts once, however many utterances it has."""
+    return float(np.mean([np.mean(found[key]) for _, found in group]))
 
 
 def main() -> None:
