@@ -104,3 +104,17 @@ def test_pauses_are_found_where_the_model_only_hints_at_them() -> None:
     cuts = pauses(nobody, reach=5, least=0.05)
     assert cuts[40] and not cuts[42] and cuts[70:75].any()
     assert not cuts[:35].any()
+
+
+def test_turns_reach_into_silence_and_no_further() -> None:
+    from podtool.segments import Span
+    from podtool.stages.diarize import into_silence
+
+    first = [Span(0.05, 1.0), Span(3.0, 4.0)]
+    second = [Span(1.1, 2.0), Span(3.5, 4.95)]
+    padded = into_silence([first, second], 0.1, 5.0)
+    expected = [[(0.0, 1.05), (2.9, 4.0)], [(1.05, 2.1), (3.5, 5.0)]]
+    for own, wanted in zip(padded, expected, strict=True):
+        assert np.allclose(own, wanted)
+    assert into_silence([first, second], 0.0, 5.0) == [first, second]
+    assert into_silence([[], []], 0.1, 5.0) == [[], []]

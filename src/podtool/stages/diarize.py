@@ -70,6 +70,10 @@ class DiarizeParams:
     fill_gap_s: float = field(
         default=1.0, metadata={"help": "pauses up to this long inside a turn count as speech"}
     )
+    pad_s: float = field(
+        default=0.1,
+        metadata={"help": "turns reach this far into silence: onsets and breaths belong to them"},
+    )
     min_turn_s: float = field(default=0.2, metadata={"help": "shorter turns are dropped"})
     hop_s: float = field(default=2.5, metadata={"help": "distance of the 10 s windows"})
     unit_s: float = field(default=4.0, metadata={"help": "longest stretch embedded at once"})
@@ -413,6 +417,33 @@ def _decode(
         spans = fill_gaps(grid.spans(active[:, g]), params.fill_gap_s)
         spans = [Span(max(0.0, s.start), min(s.end, duration)) for s in spans]
         result.append([s for s in spans if s.duration >= params.min_turn_s])
+    return into_silence(result, params.pad_s, duration)
+
+
+def into_silence(
+    spans: Sequence[Sequence[Span]], pad_s: float, duration: float
+) -> list[list[Span]]:
+    """Spans of each speaker with their edges moved by `pad_s` where nobody speaks.
+
+    Two edges that meet in a pause share it; no overlap arises that was not there.
+    """
+    busy = fill_gaps((s for own in spans for s in own), 0.0)
+    starts = np.array([s.start for s in busy])
+    ends = np.array([s.end for s in busy])
+    result = []
+    for own in spans:
+        moved = []
+        for start, end in own:
+            # An edge lies in silence where it is also an edge of the time that anybody speaks.
+            i, j = np.searchsorted(starts, start), np.searchsorted(ends, end)
+            if i < len(starts) and starts[i] == start:
+                room = start - ends[i - 1] if i else 2 * start
+                start -= min(pad_s, room / 2)
+            if j < len(ends) and ends[j] == end:
+                room = starts[j + 1] - end if j + 1 < len(starts) else 2 * (duration - end)
+                end += min(pad_s, room / 2)
+            moved.append(Span(float(start), float(end)))
+        result.append(moved)
     return result
 
 
