@@ -9,8 +9,8 @@ import typer
 from . import shared
 
 if TYPE_CHECKING:
-    from podtool.modeltable import Model
     from podtool.store import ModelStore
+    from podtool.store.table import Model
 
 app = typer.Typer(help="Weights: what there is, what is here, pull, verify.", no_args_is_help=True)
 

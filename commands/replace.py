@@ -11,8 +11,8 @@ from . import shared
 from .shared import ConsentText, Device, Force, Json, Out, Preset, Seed, Settings, TimingsFlag
 
 if TYPE_CHECKING:
-    from podtool.plan import Outcome, Request
     from podtool.progress import OnProgress
+    from podtool.replace.plan import Outcome, Request
 
 Episode = Annotated[
     str, typer.Argument(metavar="EPISODE", help="Audio or video file; '-' is stdin.")
@@ -141,8 +141,8 @@ def replace(
 def _run(
     request: Request, folder: Path, device: str | None, restart: str | None, observe: OnProgress
 ) -> Outcome:
-    from podtool.plan import execute
-    from podtool.steps import steps_of
+    from podtool.replace.plan import execute
+    from podtool.replace.steps import steps_of
 
     from . import replacing
 

@@ -11,7 +11,7 @@ from . import shared
 
 if TYPE_CHECKING:
     from podtool.artifacts import Metric
-    from podtool.plan import Outcome, Request
+    from podtool.replace.plan import Outcome, Request
 
 
 def mapping_of(
@@ -65,8 +65,8 @@ def request_of(
     from podtool.errors import UsageError
     from podtool.loudness import master_target
     from podtool.pipeline import replaced_slots
-    from podtool.plan import BEDS, METHODS, OVERLAPS, TUNABLE, Request
-    from podtool.steps import is_rows
+    from podtool.replace.plan import BEDS, METHODS, OVERLAPS, TUNABLE, Request
+    from podtool.replace.steps import is_rows
 
     for name, known in (("method", METHODS), ("bed", BEDS), ("overlap", OVERLAPS)):
         if rest[name] not in known:
@@ -131,8 +131,8 @@ def check_output(request: Request, output: Path | None, folder: Path, force: boo
     """Before any work: may the output be written? Raises OutputError, UsageError."""
     import sys
 
-    from podtool.delivery import check_output
     from podtool.errors import OutputError, UsageError
+    from podtool.replace.delivery import check_output
 
     if output is None:
         return
@@ -157,8 +157,8 @@ def enrolled(request: Request) -> dict[str, Any]:
 
 def show_plan(request: Request, folder: Path, device: str | None, json: bool) -> None:
     """One line per stage on stdout: reuse, run or pinned, and why."""
-    from podtool.plan import explain
-    from podtool.steps import steps_of
+    from podtool.replace.plan import explain
+    from podtool.replace.steps import steps_of
 
     steps = steps_of(request, until=None if request.mapping else "diarize")
     verdicts = list(explain(request, folder, shared.context(device), enrolled(request), steps))
@@ -196,9 +196,9 @@ def finish(
     """Tell what was done: rows on stdout, a table on stderr; exit 9 where takes do not fit."""
     from podtool.artifacts import Metric, Take
     from podtool.errors import PartialFailure
-    from podtool.plan import close
+    from podtool.replace.plan import close
+    from podtool.replace.steps import drafts_of
     from podtool.rowio import of_kind
-    from podtool.steps import drafts_of
 
     state = outcome.state
     close(state)
@@ -232,7 +232,7 @@ def finish(
 
 
 def _deliver(outcome: Outcome, request: Request) -> None:
-    from podtool.delivery import deliver
+    from podtool.replace.delivery import deliver
 
     deliver(outcome.state, Path(request.output))
 
@@ -240,7 +240,7 @@ def _deliver(outcome: Outcome, request: Request) -> None:
 def _to_stdout(outcome: Outcome) -> None:
     import tempfile
 
-    from podtool.delivery import write_result
+    from podtool.replace.delivery import write_result
 
     from .audio_out import copy_to_stdout
 
@@ -282,8 +282,8 @@ def list_speakers(outcome: Outcome, output: Path | None) -> None:
 
 
 def _closing_table(outcome: Outcome, request: Request, metrics: Sequence[Metric]) -> None:
+    from podtool.replace.report_step import PAGE, summary_of, title_of_run
     from podtool.report.text import number, title_of
-    from podtool.report_step import PAGE, summary_of, title_of_run
 
     state = outcome.state
     rows = [

@@ -11,7 +11,7 @@ from . import shared
 from .shared import Device, Json
 
 if TYPE_CHECKING:
-    from podtool.runs import RunFacts
+    from podtool.rundir.runs import RunFacts
 
 app = typer.Typer(help="Run directories of `replace`.", no_args_is_help=True)
 
@@ -24,7 +24,7 @@ def list_(
     json: Json = False,
 ) -> None:
     """The run directories in a folder: what of, how far, how large."""
-    from podtool.runs import find_runs
+    from podtool.rundir.runs import find_runs
 
     found = find_runs(folder)
     if json:
@@ -65,7 +65,7 @@ def _record(run: RunFacts) -> dict[str, object]:
 @app.command()
 def explain(directory: RunFolder, device: Device = None, json: Json = False) -> None:
     """For each stage: reuse, run or pinned, and the first part of its key that differs."""
-    from podtool.plan import read_request
+    from podtool.replace.plan import read_request
 
     from . import replacing
 
@@ -80,7 +80,7 @@ def clean(
     ] = False,
 ) -> None:
     """Remove takes that no stage uses, and what a killed run left; --all removes the run."""
-    from podtool.runs import clean_run, remove_run
+    from podtool.rundir.runs import clean_run, remove_run
 
     if everything:
         freed = remove_run(directory)

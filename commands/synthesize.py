@@ -111,11 +111,11 @@ def _takes(
     from podtool.pipeline import convert_turns
     from podtool.progress import Timings
     from podtool.rowio import of_kind
+    from podtool.rundir.takepool import TakePool
     from podtool.speaker_choice import find_speaker
     from podtool.spoken_takes import refused, speak_takes
     from podtool.stages.convert import ConvertParams
     from podtool.stages.speak import SpeakParams
-    from podtool.takepool import TakePool
 
     if overlap not in ("keep", "convert"):
         raise UsageError(f"--overlap is keep or convert, not {overlap!r}")
@@ -183,9 +183,9 @@ def _voice(voice: str, consent: str | None, context: EngineContext, folder: Path
     from podtool.errors import UsageError
     from podtool.inputs import recording_of
     from podtool.pipeline import clone_voice
+    from podtool.replace.steps import is_rows, voice_in
     from podtool.rowio import of_kind
     from podtool.stages.clone import CloneParams
-    from podtool.steps import is_rows, voice_in
 
     if is_rows(voice):
         return voice_in(voice)

@@ -148,5 +148,5 @@ def test_help_loads_neither_numpy_nor_torch() -> None:
 
 def test_presets_and_the_model_table_are_package_data() -> None:
     data = PROJECT["tool"]["setuptools"]["package-data"]
-    assert data["podtool.presets"] == ["*.toml"] and "models.toml" in data["podtool"]
+    assert data["podtool.presets"] == ["*.toml"] and data["podtool.store"] == ["models.toml"]
     assert importlib.util.find_spec("podtool.presets") is not None

@@ -151,9 +151,9 @@ def _portaudio() -> Finding:
 
 def _store() -> Iterator[Finding]:
     from podtool.errors import PodtoolError
-    from podtool.fetch import free_bytes
     from podtool.home import offline
     from podtool.store import ModelStore, human
+    from podtool.store.fetch import free_bytes
 
     store = ModelStore()
     yield Finding("store", "home", str(store.home))

@@ -34,8 +34,8 @@ from podtool.errors import EngineFailure, EngineUnavailableError, InputError, Us
 from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.progress import OnProgress, Timings, ignore
 from podtool.rowio import of_kind
+from podtool.rundir.takepool import TakePool
 from podtool.segments import Span, intersect, subtract
-from podtool.takepool import TakePool
 
 if TYPE_CHECKING:
     import numpy as np

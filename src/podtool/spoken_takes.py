@@ -24,10 +24,10 @@ from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.pipeline import engine_info, take_id
 from podtool.progress import OnProgress, Progress, Timings, ignore
 from podtool.rowio import of_kind
+from podtool.rundir.takepool import TakePool
 from podtool.segments import Span
 from podtool.stages.convert import analyse_speaker, convert
 from podtool.stages.speak import SpeakParams, SpokenTake, drafts, fit, slots
-from podtool.takepool import TakePool
 
 # The North Wind and the Sun (Aesop), the phoneticians' passage: every sound of English is in it.
 PASSAGE = (

@@ -235,8 +235,10 @@ _SPELLINGS = {
     "acknowledgment", "pyjamas": "pajamas", "aluminium": "aluminum", "cosy": "cozy",
     "sulphur": "sulfur", "mummy": "mommy", "mum": "mom", "pedlar": "peddler", "phantasy": "fantasy",
 }  # fmt: skip
-_DOUBLED = re.compile(r"^(travel|cancel|level|model|quarrel|marvel|signal|label|counsel|jewel"
-                      r"|equal|rival|shovel|swivel|tunnel|duel|fuel|dial|total)l(ed|ing|er|ers)$")
+_DOUBLED = re.compile(
+    r"^(travel|cancel|level|model|quarrel|marvel|signal|label|counsel|jewel"
+    r"|equal|rival|shovel|swivel|tunnel|duel|fuel|dial|total)l(ed|ing|er|ers)$"
+)
 _ISE = re.compile(
     r"^(real|organ|recogn|apolog|civil|critic|character|emphas|fertil|general|harmon|memor|minim"
     r"|maxim|mobil|modern|neutral|patron|special|stabil|steril|summar|symbol|sympath|util|visual"

@@ -84,9 +84,7 @@ def test_word_events_agree_with_forced_alignment(engine: ESpeak) -> None:
     aligner = PocketSphinxAligner.load(EngineContext(NoStore()))
     placed = aligner.align(resample(audio, 16000), TEXT.split())
     errors = [
-        abs(p.start - e.start)
-        for p, e in zip(placed, events, strict=True)
-        if not e.interpolated
+        abs(p.start - e.start) for p, e in zip(placed, events, strict=True) if not e.interpolated
     ]
     print(f"word starts: {1000 * np.mean(errors):.0f} ms on average")
     assert len(errors) > 8 and np.mean(errors) < 0.06

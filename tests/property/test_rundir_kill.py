@@ -20,7 +20,7 @@ from podtool.audio import Audio, sha256_of, write_audio
 from podtool.keys import content_of
 from podtool.rowio import read_rows, write_rows
 from podtool.rundir import RunDir
-from podtool.takepool import TakePool
+from podtool.rundir.takepool import TakePool
 
 STAGES = ("first", "second")
 VOLATILE = {"journal.jsonl", "run.log", "lock"}

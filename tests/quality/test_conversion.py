@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from podtool import engines
 from podtool.artifacts import Turn
 from podtool.audio import Audio, open_audio
-from podtool.demo_music import bed
+from podtool.demo.music import bed
 from podtool.engines.protocols import EngineContext
 from podtool.errors import InputError, ModelError
 from podtool.metrics import word_errors

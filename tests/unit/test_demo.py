@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from podtool import demo
-from podtool.demo_music import bed
+from podtool.demo.music import bed
 from podtool.errors import ModelError
 from podtool.rowio import read_rows
 from podtool.store import ModelStore

@@ -11,20 +11,20 @@ import pytest
 
 from podtool.artifacts import Embedding, Metric, Row, Segment, Speaker, Take, Turn
 from podtool.audio import Audio, write_audio
-from podtool.bed import measure_bed
-from podtool.check_step import of_speaker, of_take
 from podtool.engines.protocols import EngineContext
 from podtool.errors import EngineUnavailableError, InputError, OutputError
 from podtool.keys import content_of
 from podtool.pipeline import replaced_slots, take_id
-from podtool.plan import Request, State, Step, check_ours, execute, explain, read_request
+from podtool.replace.bed import measure_bed
+from podtool.replace.check_step import of_speaker, of_take
+from podtool.replace.plan import Request, State, Step, check_ours, execute, explain, read_request
+from podtool.replace.steps import check_turns, given_turns, steps_of
 from podtool.rowio import read_rows, write_rows
-from podtool.runs import clean_run, find_runs, remove_run
+from podtool.rundir.runs import clean_run, find_runs, remove_run
+from podtool.rundir.takepool import TakePool
 from podtool.segments import Span
 from podtool.speaker_choice import find_speaker, speaker_labels, told, where_to_hear
-from podtool.steps import check_turns, given_turns, steps_of
 from podtool.store import ModelStore
-from podtool.takepool import TakePool
 
 CONTEXT = EngineContext(store=ModelStore())
 REQUEST = Request("/ep.wav", "/new.wav", (("S2", "/v.jsonl"),), params={"diarize": {"hop_s": 3.0}})
@@ -295,7 +295,7 @@ def test_a_recording_without_pauses_is_judged_by_its_quietest_moments() -> None:
 
 
 def test_the_page_counts_from_the_turns_not_from_older_rows() -> None:
-    from podtool.report_step import overlaps_of, speakers_of
+    from podtool.replace.report_step import overlaps_of, speakers_of
 
     turns = [r for r in rows() if isinstance(r, Turn)][:2]
     stale = [Speaker("S1", "r", 99.0, name="Al"), Speaker("S7", "r", 5.0)]

@@ -17,11 +17,11 @@ import pytest
 from podtool.artifacts import Provenance, Recording, Turn
 from podtool.audio import Audio, write_audio
 from podtool.errors import InputError, OutputError
-from podtool.journal import Journal
 from podtool.keys import canonical, content_of, first_difference, key_of, row_seed
 from podtool.rowio import write_rows
 from podtool.rundir import RunDir, read_done
-from podtool.takepool import TakePool
+from podtool.rundir.journal import Journal
+from podtool.rundir.takepool import TakePool
 
 STAGES = ("diarize", "synthesize")
 TURNS = [Turn("t0001", "r", 0.0, 1.0, "S1"), Turn("t0002", "r", 1.0, 2.0, "S2")]

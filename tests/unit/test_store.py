@@ -22,9 +22,9 @@ import pytest
 from typer.testing import Result
 
 from podtool.errors import ModelError
-from podtool.fetch import parse_origin
-from podtool.modeltable import Model, ModelTable
 from podtool.store import ModelStore
+from podtool.store.fetch import parse_origin
+from podtool.store.table import Model, ModelTable
 
 WHEEL = "weights-1.0-cp27-cp27m-win_arm64.whl"  # fits no machine that runs these tests
 SDIST = "voices-2.1.tar.gz"

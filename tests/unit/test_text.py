@@ -101,9 +101,7 @@ def test_one_token_may_be_said_as_several_words() -> None:
 
 
 @given(st.lists(st.text(min_size=1), max_size=20), st.floats(0, 100), st.floats(0, 100))
-def test_spread_words_fill_the_time_in_order(
-    words: list[str], start: float, length: float
-) -> None:
+def test_spread_words_fill_the_time_in_order(words: list[str], start: float, length: float) -> None:
     spread = spread_words(words, start, start + length)
     assert [w for w, _, _ in spread] == words
     edges = [start, *(t for _, s, e in spread for t in (s, e))]

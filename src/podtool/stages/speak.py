@@ -235,9 +235,7 @@ def _begin(slot: Slot, target: float) -> float:
     return max(slot.earliest, slot.latest - target)
 
 
-def _spoken(
-    engine: SpeakingEngine, text: str, rate: float, seed: int
-) -> tuple[Audio, list[Word]]:
+def _spoken(engine: SpeakingEngine, text: str, rate: float, seed: int) -> tuple[Audio, list[Word]]:
     """Mono speech without the silence at its ends, and its words where the engine knows them."""
     timed = getattr(engine, "speak_with_events", None)
     if timed is not None:

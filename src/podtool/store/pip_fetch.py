@@ -1,4 +1,4 @@
-"""One exact file from a package index, streamed to stdout: `python -m podtool.pip_fetch NAME FILE`.
+"""One exact file from a package index to stdout: `python -m podtool.store.pip_fetch NAME FILE`.
 
 Runs in a process of its own and asks pip's index and session code for the link and the bytes, so
 that the user's mirrors, find-links, proxies, certificates and credentials hold. `pip download`

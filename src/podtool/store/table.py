@@ -82,7 +82,7 @@ class ModelTable:
     @classmethod
     def shipped(cls) -> ModelTable:
         """The table inside the package."""
-        text = (resources.files("podtool") / "models.toml").read_text("utf-8")
+        text = (resources.files("podtool.store") / "models.toml").read_text("utf-8")
         return cls.parse(text, "models.toml")
 
     @classmethod

@@ -21,10 +21,10 @@ from typing import Any, Literal, Self
 
 from podtool.audio import sha256_of
 from podtool.errors import InputError, OutputError
-from podtool.journal import Journal
 from podtool.keys import Components, first_difference, key_of
-from podtool.lock import FolderLock
 from podtool.rowio import read_rows
+from podtool.rundir.journal import Journal
+from podtool.rundir.lock import FolderLock
 
 log = logging.getLogger(__name__)
 

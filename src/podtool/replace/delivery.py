@@ -12,11 +12,11 @@ from podtool.audio import blocks, open_audio, sha256_of
 from podtool.container import check_suffix, extras_of, subtype_for, write_media
 from podtool.errors import OutputError
 from podtool.keys import content_of, key_of
-from podtool.plan import Request, State
 from podtool.rendering import MARK, write_provenance
+from podtool.replace.plan import Request, State
+from podtool.replace.steps import episode_of, voices_of
 from podtool.rowio import encode, of_kind
 from podtool.rundir import write_json
-from podtool.steps import episode_of, voices_of
 
 RECORD = "delivered.json"
 

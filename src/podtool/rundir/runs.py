@@ -10,10 +10,10 @@ from pathlib import Path
 
 from podtool.errors import InputError
 from podtool.keys import Components
-from podtool.lock import holder_of
-from podtool.plan import STAGES, Request, read_request
+from podtool.replace.plan import STAGES, Request, read_request
 from podtool.rundir import POOL, RunDir, read_done
-from podtool.takepool import TakePool
+from podtool.rundir.lock import holder_of
+from podtool.rundir.takepool import TakePool
 
 
 @dataclass(frozen=True, slots=True)

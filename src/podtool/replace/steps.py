@@ -25,19 +25,19 @@ from podtool.errors import InputError
 from podtool.inputs import recording_of
 from podtool.inspection import inspect, oddities
 from podtool.keys import Components, content_of
-from podtool.plan import Request, State, Step
+from podtool.replace.plan import Request, State, Step
 from podtool.rowio import of_kind, read_rows, write_rows
+from podtool.rundir.takepool import TakePool
 from podtool.segments import Span, union
 from podtool.speaker_choice import find_speaker
-from podtool.takepool import TakePool
 
 log = logging.getLogger(__name__)
 
 
 def steps_of(request: Request, until: str | None = None) -> list[Step]:
     """The plan of a request, up to and with the step `until`."""
-    from podtool.check_step import CheckStep
-    from podtool.report_step import ReportStep
+    from podtool.replace.check_step import CheckStep
+    from podtool.replace.report_step import ReportStep
 
     plan: list[Step] = [DecodeStep()]
     if any(not is_rows(voice) for _, voice in request.mapping):
@@ -191,7 +191,7 @@ class SeparateStep:
         return {**parts, "params": {**parts["params"], "bed": state.request.bed}}
 
     def build(self, state: State, folder: Path) -> None:
-        from podtool.bed import measure_bed
+        from podtool.replace.bed import measure_bed
 
         spans = speech_spans(state.rows["diarize"])
         timings = state.timings[self.name]

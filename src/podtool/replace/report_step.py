@@ -11,11 +11,11 @@ from podtool import provenance
 from podtool.artifacts import Metric, Provenance, Segment, Speaker, Take, Turn, Utterance
 from podtool.audio import open_audio
 from podtool.keys import Components, canonical, content_of
-from podtool.plan import State
+from podtool.replace.plan import State
+from podtool.replace.steps import episode_of, stems_of, voices_of
 from podtool.report import ReplacedTurn, Report, render_page
 from podtool.rowio import of_kind
 from podtool.segments import Span, intersect, union
-from podtool.steps import episode_of, stems_of, voices_of
 
 PAGE = "report.html"
 _ORDER = (

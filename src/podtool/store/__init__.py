@@ -20,11 +20,11 @@ from typing import Any
 
 from podtool.audio import sha256_of
 from podtool.errors import ModelError, OutputError
-from podtool.fetch import Origin, download, free_bytes, parse_origin, unpack
 from podtool.home import home as default_home
 from podtool.home import offline
-from podtool.modeltable import Model, ModelFile, ModelTable
 from podtool.progress import OnProgress, Progress, ignore
+from podtool.store.fetch import Origin, download, free_bytes, parse_origin, unpack
+from podtool.store.table import Model, ModelFile, ModelTable
 
 log = logging.getLogger(__name__)
 

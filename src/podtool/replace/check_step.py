@@ -10,10 +10,10 @@ from podtool.artifacts import Metric, Row, Take, Turn, Utterance
 from podtool.audio import open_audio
 from podtool.engines.protocols import EngineInfo
 from podtool.keys import Components, content_of
-from podtool.plan import State
+from podtool.replace.plan import State
+from podtool.replace.steps import episode_of
 from podtool.rowio import of_kind, read_rows, write_rows
 from podtool.segments import Span, intersect, subtract, total
-from podtool.steps import episode_of
 
 DRIFT = ("first_word_drift_ms", "last_word_drift_ms")
 

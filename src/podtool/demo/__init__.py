@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Recording, Row, Turn, Utterance
 from podtool.audio import Audio, open_audio, sha256_of, write_audio
-from podtool.demo_music import bed
+from podtool.demo.music import bed
 from podtool.resample import resample, to_mono
 
 RATE = 44_100

@@ -1,0 +1,1 @@
+"""Replacing a voice: the pipeline as a list of steps on a run directory."""
