@@ -252,6 +252,8 @@ def _to_stdout(outcome: Outcome) -> None:
 
 def list_speakers(outcome: Outcome, output: Path | None) -> None:
     """Who there is and where to hear them, then exit code 2."""
+    import shlex
+
     from podtool.artifacts import Speaker, Turn
     from podtool.errors import InputError, UsageError
     from podtool.report.text import clock
@@ -275,7 +277,7 @@ def list_speakers(outcome: Outcome, output: Path | None) -> None:
     shared.table("who is to be replaced?", columns, lines, to_stdout=False)
     again = f"--speaker {labels[-1]} --voice VOICE"
     if output is None:  # the run has no name yet but that of the episode
-        again += f" -o OUT --run-dir {outcome.state.run.path}"
+        again += f" -o OUT --run-dir {shlex.quote(str(outcome.state.run.path))}"
     raise UsageError(
         "name the speaker to replace and the new voice", f"{again}; what is done so far is kept."
     )
