@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import Device, Force, Json, Out
+from .shared import Device, Force, Json, Out, TimingsFlag
 
 Bars = Annotated[
     list[str] | None,
@@ -59,6 +59,7 @@ def evaluate(
     force: Force = False,
     as_json: Json = False,
     device: Device = None,
+    timings: TimingsFlag = False,
 ) -> None:
     """Measure turns, transcripts or audio against a reference: `metric` rows, and a table.
 
@@ -70,6 +71,7 @@ def evaluate(
     from podtool.errors import CheckFailed, UsageError
     from podtool.evaluation import Settings, open_side
     from podtool.evaluation import evaluate as measure
+    from podtool.progress import Timings
 
     if input == "-" and reference == "-":
         raise UsageError("only one of INPUT and --reference can be stdin")
@@ -84,9 +86,13 @@ def evaluate(
         mixture=mixture,
         load_embedding=lambda: load("embedding", engine, shared.context(device)),
     )
-    sides = [open_side(name, shared.binary_stdin) for name in (input, reference)]
-    result = measure(sides[0], sides[1], settings)
-    shared.write_out(result.rows, output, force)
+    parts = Timings()
+    with parts.part("read"):
+        sides = [open_side(name, shared.binary_stdin) for name in (input, reference)]
+    with parts.part("measure"):
+        result = measure(sides[0], sides[1], settings)
+    extra = shared.timing_rows(parts, "evaluate") if timings else []
+    shared.write_out([*result.rows, *extra], output, force)
     for line in result.notes:
         shared.note(line)
     if not as_json:
