@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from harness import say
 from numpy.typing import NDArray
 
 from podtool.audio import Audio
@@ -141,7 +142,7 @@ def energy_spans(speech: Samples) -> list[Span]:
 
 
 def score(name: str, run: Separator, scenes: list[tuple[str, Samples, Samples]]) -> None:
-    """One line of the table: mean SI-SDRi of speech for each background and level, and CPU time."""
+    """Mean SI-SDRi of speech for each background and level, and CPU time, as metric rows."""
     gains: dict[tuple[str, int], list[float]] = {}
     took = 0.0
     for scene, speech, bed in scenes:
@@ -153,23 +154,27 @@ def score(name: str, run: Separator, scenes: list[tuple[str, Samples, Samples]])
             took += time.process_time() - began
             gain = si_sdr(estimate, speech) - si_sdr(mixture, speech)
             gains.setdefault((scene.split("-")[0], level), []).append(gain)
-    cells = [f"{np.mean(gains[kind, level]):.2f}" for kind in KINDS for level in LEVELS_DB]
-    rtf = took / (len(scenes) * len(LEVELS_DB) * SECONDS)
-    print(f"| {name} | {' | '.join(cells)} | {rtf:.3f} |", flush=True)
+    for kind in KINDS:
+        for level in LEVELS_DB:
+            found = gains[kind, level]
+            say(
+                "si_sdr_improvement",
+                float(np.mean(found)),
+                "dB",
+                f"{name}, {kind} {level} dB",
+                len(found),
+            )
+    cpu = took / (len(scenes) * len(LEVELS_DB) * SECONDS)
+    say("separation_cpu", cpu, "CPU s per s", name)
 
 
 def main(names: list[str]) -> None:
     scenes = clips()
-    heads = [f"{kind} {level} dB" for kind in KINDS for level in LEVELS_DB]
-    print(
-        f"SI-SDRi in dB of speech over background; CPU seconds per second of audio\n\n| engine | "
-        f"{' | '.join(heads)} | CPU |\n{'|---' * (len(heads) + 2)}|"
-    )
     for name in names or ["spectral"]:
         score(name, engine(name), scenes)
     peer = rnnoise()
     if peer is not None:
-        score("RNNoise (pyrnnoise)", peer, scenes)
+        score("RNNoise", peer, scenes)
 
 
 if __name__ == "__main__":
