@@ -34,7 +34,7 @@ class TranscribeParams:
         metadata={"help": "Turns of a speaker this close are read together, in seconds."},
     )
     margin_s: float = field(
-        default=0.3,
+        default=0.2,
         metadata={"help": "Audio read around a stretch where nobody else speaks, in seconds."},
     )
     pause_s: float = field(
