@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import Device, Force, Input, Out, Preset, Settings, TimingsFlag
+from .shared import Device, Force, FromStem, Input, Out, Preset, Settings, TimingsFlag
 
 Count = Annotated[int | None, typer.Option("--speakers", help="Exactly this many people.")]
 Least = Annotated[int | None, typer.Option("--min-speakers", help="At least this many.")]
@@ -32,9 +32,7 @@ def diarize(
     fill_gap: FillGap = None,
     denoise: Denoise = None,
     names: Names = True,
-    source: Annotated[
-        str, typer.Option("--from", help="Stem to listen to where rows bring one, or 'mixture'.")
-    ] = "speech",
+    source: FromStem = "speech",
     output: Out = None,
     force: Force = False,
     preset: Preset = None,
@@ -85,7 +83,7 @@ def diarize(
         shared.warn("no speech was found: there are no turns")
         return
     if len(people) == 1:
-        shared.note("a single speaker was found")
+        shared.warn("a single speaker was found")
     turns = of_kind(rows, Turn)
     shared.table(
         f"{given.recording.id}: {len(turns)} turn{'s' if len(turns) != 1 else ''}",

@@ -38,6 +38,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="STAGE.FIELD=VALUE", help="Set any parameter; repeatable."),
 ]
+FromStem = Annotated[
+    str, typer.Option("--from", help="Stem to listen to where rows bring one, or 'mixture'.")
+]
 Device = Annotated[
     str | None,
     typer.Option("--device", help="mlx, cuda, mps or cpu.", envvar="PODTOOL_DEVICE"),

@@ -12,6 +12,7 @@ from .shared import (
     ConsentText,
     Device,
     Force,
+    FromStem,
     Out,
     OutDir,
     Preset,
@@ -52,9 +53,7 @@ def synthesize(
     allow_draft: Annotated[
         bool, typer.Option("--allow-draft", help="Speak utterances that were heard with doubt.")
     ] = False,
-    source: Annotated[
-        str, typer.Option("--from", help="Stem to convert where rows bring one, or 'mixture'.")
-    ] = "speech",
+    source: FromStem = "speech",
     out_dir: OutDir = None,
     output: Out = None,
     seed: Seed = 0,

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import Device, EngineName, Force, Input, Out, Preset, Settings, TimingsFlag
+from .shared import Device, EngineName, Force, FromStem, Input, Out, Preset, Settings, TimingsFlag
 
 Language = Annotated[
     str | None, typer.Option("--language", help="Language of the recording, such as en.")
@@ -18,9 +18,7 @@ def transcribe(
     input: Input,
     language: Language = None,
     engine: EngineName = None,
-    source: Annotated[
-        str, typer.Option("--from", help="Stem to listen to where rows bring one, or 'mixture'.")
-    ] = "speech",
+    source: FromStem = "speech",
     output: Out = None,
     force: Force = False,
     preset: Preset = None,

@@ -200,3 +200,48 @@ def test_the_input_digest_is_in_the_recording_row(run: Run, tone: Path, own_home
     assert recording.sha256 == hashlib.sha256(tone.read_bytes()).hexdigest()
     assert Path(recording.path).is_file() and str(own_home) in recording.path
     assert rows == [recording] and audio.frames == 88200
+
+
+@pytest.mark.models
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder nobody can write to")
+def test_a_place_that_cannot_be_written(run: Run, tone: Path) -> None:
+    """/proc takes no files, not even root's: as a read-only disk."""
+    for arguments in (
+        ["diarize", tone, "-o", "/proc/rows.jsonl"],
+        ["separate", tone, "--out-dir", "/proc/stems"],
+    ):
+        result = run(*arguments)
+        assert (result.exit_code, result.stdout) == (8, ""), result.stderr
+        assert result.stderr.splitlines()[-1].startswith("podtool: output: ")
+        assert "Traceback" not in result.stderr
+
+
+def test_four_hours_are_told() -> None:
+    """Read block by block, never whole."""
+    from podtool.inspection import inspect, oddities
+
+    class Hours:
+        sample_rate, channels, frames = 16000, 1, 4 * 3600 * 16000
+        longest = 0
+
+        def read(self, start: int = 0, stop: int | None = None) -> Audio:
+            count = (self.frames if stop is None else stop) - start
+            self.longest = max(self.longest, count)
+            return Audio(np.full((1, count), 0.1, np.float32), self.sample_rate)
+
+    source = Hours()
+    told = oddities(inspect(source))
+    assert len(told) == 1 and "4.0 hours" in told[0]
+    assert source.longest <= 60 * source.sample_rate
+
+
+@pytest.mark.models
+def test_one_speaker_is_told(run: Run) -> None:
+    from podtool.store import ModelStore
+
+    clip = ModelStore().folder("demo-recordings") / "two_cities.wav"
+    result = run("diarize", clip)
+    assert result.exit_code == 0
+    assert "warning: a single speaker was found" in result.stderr
+    speakers = [r for r in map(json.loads, result.stdout.splitlines()) if r["kind"] == "speaker"]
+    assert len(speakers) == 1
