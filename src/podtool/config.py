@@ -154,6 +154,27 @@ def resolve(
         raise ConfigError(f"the settings of {stage} do not fit together: {error}") from None
 
 
+def from_table(
+    kind: type[P], table: Any, where: str, ready: Mapping[str, Any] | None = None
+) -> P:
+    """A frozen dataclass from a TOML table; `ready` are fields that are built already.
+
+    Raises ConfigError for an unknown or missing field, or a value of the wrong type.
+    """
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where} is not a table")
+    known, ready = _types(kind), dict(ready or {})
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known or key in ready:
+            raise ConfigError(f"{where} has no setting {key!r}", _suggest(key, known))
+        values[key] = _fit(value, known[key], f"{where}: {key}")
+    try:
+        return kind(**values, **ready)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
 def check_settings(settings: Iterable[str]) -> None:
     """Raise ConfigError for a --set of a stage or field that there is not."""
     for setting in settings:

@@ -1,0 +1,93 @@
+"""A recipe: everything that a training depends on but the data's place, as a TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from podtool.config import from_table
+from podtool.engines.separation_podtool_model import NetworkParams
+from podtool.errors import ConfigError
+from podtool.training.corpus import DataParams
+from podtool.training.losses import LossParams
+from podtool.training.mixing import MixingParams
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingParams:
+    """The recipe's [training] table."""
+
+    steps: int = 10000
+    batch: int = 4  # scenes of a step
+    accumulate: int = 1  # batches of a step
+    lr: float = 1e-3
+    warmup: int = 200  # steps
+    decay_share: float = 0.2  # of all steps: the learning rate falls to zero over the last of them
+    weight_decay: float = 1e-2
+    clip: float = 5.0  # norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights, which are what is kept
+    precision: Literal["bf16", "fp32"] = "bf16"
+    checkpoint_every: int = 200  # steps
+    validate_every: int = 500
+    validation_scenes: int = 60
+    patience: int = 20  # validations without a better one, then training stops
+    rooms: int = 200  # simulated
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to train, on what, how. `task`: speech from `background`, or `talkers` apart."""
+
+    name: str
+    task: Literal["background", "talkers"]
+    about: str = ""
+    seed: int = 0
+    network: NetworkParams = field(default_factory=NetworkParams)
+    data: DataParams = field(default_factory=DataParams)
+    mixing: MixingParams = field(default_factory=MixingParams)
+    loss: LossParams = field(default_factory=LossParams)
+    training: TrainingParams = field(default_factory=TrainingParams)
+
+    @property
+    def digest(self) -> str:
+        """What a checkpoint must have been trained with; the length of the training may change."""
+        facts = asdict(self)
+        for free in ("steps", "decay_share", "checkpoint_every", "patience", "validate_every"):
+            del facts["training"][free]
+        del facts["about"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_TABLES: dict[str, type[Any]] = {
+    "network": NetworkParams,
+    "data": DataParams,
+    "mixing": MixingParams,
+    "loss": LossParams,
+    "training": TrainingParams,
+}
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from TOML. Raises ConfigError that names what is wrong in it."""
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot read the recipe {path}: {why}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe {path} is not valid TOML: {error}") from None
+    where = f"the recipe {path.name}"
+    plain = {k: v for k, v in data.items() if k not in _TABLES}
+    tables = {
+        k: from_table(kind, data.get(k, {}), f"{where}, [{k}]") for k, kind in _TABLES.items()
+    }
+    recipe = from_table(Recipe, plain, where, ready=tables)
+    talkers = 1 if recipe.task == "background" else recipe.mixing.talkers
+    if recipe.network.talkers != talkers:
+        have = recipe.network.talkers
+        raise ConfigError(f"{where}: the network gives {have} talkers, the task {talkers}")
+    return recipe

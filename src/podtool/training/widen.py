@@ -1,0 +1,31 @@
+"""Starting one network from the weights of another: the offline form from the causal one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from podtool.engines.separation_podtool_model import BandSplit
+from podtool.errors import ConfigError
+
+
+def fill(network: BandSplit, source: BandSplit) -> None:
+    """Weights of `source` into `network`, which may run in both directions of time where it did not.
+
+    The backward direction begins as it was drawn and its way into the sum as zero, so that the
+    network begins as what `source` was. Raises ConfigError where the shapes are not alike.
+    """
+    have = source.state_dict()
+    own = network.state_dict()
+    filled: dict[str, Tensor] = {}
+    for name, drawn in own.items():
+        given = have.get(name)
+        if given is None and "_reverse" in name:
+            filled[name] = drawn
+        elif given is not None and given.shape == drawn.shape:
+            filled[name] = given
+        elif given is not None and name.endswith("back.weight"):
+            filled[name] = torch.cat((given, torch.zeros_like(given)), dim=1)
+        else:
+            raise ConfigError(f"the weights to start with do not fit this network: {name}")
+    network.load_state_dict(filled)
