@@ -266,7 +266,7 @@ def _key(rows: list[_Row]) -> str:
 def _cached(cache: Path, index: Path, key: str) -> tuple[NDArray[np.int16], list[list[Any]]] | None:
     try:
         entry = json.loads(index.read_text())
-        flat = np.load(cache, mmap_mode="r")
+        flat = np.asarray(np.load(cache, mmap_mode="r"))
     except (OSError, ValueError):
         return None
     table = entry.get("clips", [])

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from podtool.errors import ConfigError
@@ -24,6 +25,7 @@ Stretch = tuple[int, int]  # frames, end exclusive
 Range = tuple[float, float]
 
 _FADE = RATE // 100
+_SPEED_STEPS = 40  # simple ratios, which a resampler does in a third of the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ class Mixer:
         # Between one vote for each voice and one for each second.
         weights = np.sqrt([sum(c.frames for c in corpus.speakers[n]) for n in self._names])
         self._voices = np.cumsum(weights) / weights.sum()
-        self._hiss = np.random.default_rng(seed).standard_normal(1 << 20, np.float32)
+        length = max(1 << 20, 2 * self._frames)
+        self._hiss = np.random.default_rng(seed).standard_normal(length, np.float32)
 
     def scene(self, index: int) -> Scene:
         """The scene of that number, the same whatever was asked for before."""
@@ -173,6 +176,7 @@ class Mixer:
         """Write into `row` what one talker says, at a level of about 1."""
         p = self._params
         speed = float(rng.uniform(*p.speed)) if rng.random() < p.speed_share else 1.0
+        speed = round(speed * _SPEED_STEPS) / _SPEED_STEPS
         clips = self._corpus.speakers[name]
         for start, stop in stretches:
             said = _speech(rng, clips, stop - start, speed)
@@ -180,8 +184,10 @@ class Mixer:
             row[start:stop] = said
         frames = sum(stop - start for start, stop in stretches)
         if filter is not None:
-            row[:] = _convolve(row, filter)
-            _hush(row, stretches, len(filter))
+            first = min(start for start, _ in stretches)
+            last = max(stop for _, stop in stretches) + len(filter) - 1
+            row[first:last] = _convolve(row[first:last], filter)
+            _hush(row, stretches, len(filter) - 1)
         gain_db = rng.uniform(-0.5, 0.5) * p.level_difference_db
         power = float(np.dot(row, row)) / max(1, frames)
         row *= np.float32(10 ** (gain_db / 20) / max(np.sqrt(power), 1e-9))
@@ -203,7 +209,7 @@ class Mixer:
             part *= np.float32(share / max(_rms(part), 1e-9))
             if rng.random() < p.entry_share:
                 _enter(rng, part)
-            np.add(out, part, out)
+            np.add(out, part, out=out)
 
         if self._corpus.noise and rng.random() < p.noise_share:
             add(_bed(rng, self._corpus.noise, n), p.snr_db)
@@ -217,11 +223,13 @@ class Mixer:
             # A noise in the room of the talkers, or the whole through the telephone.
             filter = room if rng.random() < 0.3 else scene
             if filter is not None:
+                before = _rms(out)
                 out = _convolve(out, filter)
+                out *= np.float32(before / max(_rms(out), 1e-9))  # the ratios hold
         if rng.random() < p.self_noise_share:
-            start = int(rng.integers(len(self._hiss) - n)) if n < len(self._hiss) else 0
-            hiss = np.resize(self._hiss[start:], n)
-            out += hiss * np.float32(level * 10 ** (rng.uniform(*p.self_noise_db) / 20))
+            start = int(rng.integers(len(self._hiss) - n))
+            share = np.float32(level * 10 ** (rng.uniform(*p.self_noise_db) / 20))
+            out += self._hiss[start : start + n] * share
         return out
 
     def _babble(self, rng: np.random.Generator, names: list[str]) -> Samples:
@@ -374,12 +382,17 @@ def _chain(first: Samples | None, second: Samples | None) -> Samples | None:
 
 
 def _convolve(samples: Samples, filter: Samples) -> Samples:
-    """Causal, cut to the length of the samples."""
-    n = len(samples)
-    fast = scipy.fft.next_fast_len(n + len(filter) - 1, real=True)
-    product = scipy.fft.rfft(samples, fast)
-    product *= scipy.fft.rfft(filter, fast)
-    return np.asarray(scipy.fft.irfft(product, fast, overwrite_x=True)[:n], np.float32)
+    """Causal, cut to the length of the samples; by overlap and save."""
+    n, taps = len(samples), len(filter)
+    size = 2048 if taps <= 600 else 16384 if taps <= 12000 else 1 << (2 * taps).bit_length()
+    hop = size - taps + 1
+    blocks = -(-n // hop)
+    padded = np.zeros((blocks - 1) * hop + size, np.float32)
+    padded[taps - 1 : taps - 1 + n] = samples
+    spectra = scipy.fft.rfft(sliding_window_view(padded, size)[::hop], axis=1)
+    spectra *= scipy.fft.rfft(filter, size)
+    out = scipy.fft.irfft(spectra, size, axis=1, overwrite_x=True)
+    return np.asarray(out[:, taps - 1 :].reshape(-1)[:n], np.float32)
 
 
 def _hush(row: Samples, stretches: list[Stretch], tail: int) -> None:

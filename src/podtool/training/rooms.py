@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from podtool.errors import EngineUnavailableError
 from podtool.training.corpus import RATE
 
+_FORMAT = 2  # of the cache
 SOURCES = 4  # three talkers and a noise
 TAPS = RATE // 2
 _SOUND = 343.0  # m/s
@@ -36,11 +38,10 @@ class Rooms:
 
         Raises EngineUnavailableError without pyroomacoustics (and without a cache).
         """
-        stamp = np.array([1, count, seed, SOURCES, TAPS], np.int64)
-        if cache and cache.exists():
-            with np.load(cache) as file:
-                if np.array_equal(file["stamp"], stamp):
-                    return cls(file["responses"].astype(np.float32), file["lengths"])
+        stamp = np.array([_FORMAT, count, seed, SOURCES, TAPS], np.int64)
+        if cache and (kept := _kept(cache, stamp)):
+            responses, lengths = kept
+            return cls(responses.astype(np.float32), lengths)
         made = [_room(np.random.default_rng([seed, index])) for index in range(count)]
         responses = np.stack(made).astype(np.float16)  # 60 dB is all that a reflection needs
         lengths = _lengths(responses.astype(np.float32))
@@ -63,6 +64,18 @@ class Rooms:
             self.responses[room, source, : self.lengths[room, source]]
             for room, source in zip(rooms, sources, strict=True)
         ]
+
+
+def _kept(
+    cache: Path, stamp: NDArray[np.int64]
+) -> tuple[NDArray[np.float16], NDArray[np.int32]] | None:
+    try:
+        with np.load(cache) as file:
+            if np.array_equal(file["stamp"], stamp):
+                return file["responses"], file["lengths"]
+    except (OSError, ValueError, KeyError, BadZipFile):
+        pass  # absent, or cut short: it is made again
+    return None
 
 
 def _room(rng: np.random.Generator) -> NDArray[np.float32]:
@@ -92,7 +105,8 @@ def _room(rng: np.random.Generator) -> NDArray[np.float32]:
     for _ in range(SOURCES):
         shoebox.add_source(_mouth(rng, size, microphone))
     shoebox.compute_rir()
-    return np.stack([_from_direct(np.asarray(r, np.float32)) for r in shoebox.rir[0]])
+    darker = rng.uniform(0, 60)
+    return np.stack([_from_direct(np.asarray(r, np.float32), darker) for r in shoebox.rir[0]])
 
 
 def _mouth(
@@ -112,13 +126,22 @@ def _mouth(
             return place
 
 
-def _from_direct(response: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cut to start at the direct sound, .5 s, faded at the end, the direct sound at 1."""
-    start = int(np.argmax(np.abs(response[: len(response)]) > 0.5 * np.abs(response).max()))
+def _from_direct(response: NDArray[np.float32], darker: float) -> NDArray[np.float32]:
+    """Cut to start at the direct sound, .5 s, faded at the end, the direct sound at 1.
+
+    Walls and air take more of the highs: above some 3 kHz it decays by `darker` dB/s faster.
+    """
+    from scipy.signal import lfilter
+
+    loud = np.abs(response) > 0.5 * np.abs(response).max()  # a wall may add up to the direct sound
+    start = int(np.argmax(loud))
     start += int(np.argmax(np.abs(response[start : start + 8])))
     out = np.zeros(TAPS, np.float32)
     part = response[start : start + TAPS]
     out[: len(part)] = part / response[start]
+    low = lfilter([0.7], [1, -0.3], out)
+    decay = 10 ** (-darker / 20 * np.arange(TAPS) / RATE)
+    out = np.asarray(low + (out - low) * decay, np.float32)
     out[-TAPS // 8 :] *= np.linspace(1, 0, TAPS // 8, dtype=np.float32)
     return out
 
