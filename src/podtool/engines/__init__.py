@@ -31,8 +31,10 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "separation": {
         "demucs": "podtool.engines.separation_demucs:Demucs",
+        "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
         "spectral": "podtool.engines.separation_spectral:Spectral",
     },
+    "talkers": {"podtool": "podtool.engines.separation_podtool:PodtoolTalkers"},
     "transcription": {
         "mlx-whisper": "podtool.engines.transcription_mlx_whisper:MlxWhisper",
         "moonshine": "podtool.engines.transcription_moonshine:Moonshine",

@@ -56,19 +56,26 @@ def fill(network: torch.nn.Module, tensors: Mapping[str, Any], source: Path) -> 
     network.eval()
 
 
+Axes = Mapping[str, Mapping[int, str]]  # input or output -> its axes that vary
+
+
 def export_onnx(
     network: torch.nn.Module,
-    example: torch.Tensor,
+    example: tuple[torch.Tensor, ...],
     target: Path,
-    names: tuple[str, str],
-    axes: tuple[dict[int, str], dict[int, str]],
+    inputs: Axes,
+    outputs: Axes,
     check: Callable[[Path], None] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `network` as ONNX with one named input and output; `axes` are those that vary."""
+    """Write `network` as ONNX; `example` are its inputs, in the order in which they are named.
+
+    `metadata` goes into the file; `check` sees it before anybody else.
+    """
     import torch
 
     try:
-        import onnx  # noqa: F401 - the exporter wants it
+        import onnx
     except ImportError:
         raise EngineUnavailableError(
             "converting weights needs the package onnx", "pip install onnx"
@@ -78,13 +85,17 @@ def export_onnx(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (example,),
+            example,
             str(target),
-            input_names=[names[0]],
-            output_names=[names[1]],
-            dynamic_axes={names[0]: axes[0], names[1]: axes[1]},
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: dict(axes) for name, axes in {**inputs, **outputs}.items()},
             opset_version=17,
             dynamo=False,
         )
+    if metadata:
+        model = onnx.load(str(target))
+        onnx.helper.set_model_props(model, dict(metadata))
+        onnx.save(model, str(target))
     if check is not None:
         check(target)

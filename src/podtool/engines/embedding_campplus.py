@@ -88,9 +88,9 @@ def convert(source: Path, target: Path) -> None:
 
     export_onnx(
         network,
-        example,
+        (example,),
         target,
-        ("features", "embedding"),
-        ({0: "batch", 1: "frames"}, {0: "batch"}),
+        {"features": {0: "batch", 1: "frames"}},
+        {"embedding": {0: "batch"}},
         check,
     )

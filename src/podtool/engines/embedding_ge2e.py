@@ -141,5 +141,5 @@ def convert(source: Path, target: Path) -> None:
             raise ModelError("the converted GE2E encoder does not agree with the checkpoint")
 
     export_onnx(
-        network, example, target, ("mels", "embedding"), ({0: "batch"}, {0: "batch"}), check
+        network, (example,), target, {"mels": {0: "batch"}}, {"embedding": {0: "batch"}}, check
     )

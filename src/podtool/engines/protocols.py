@@ -96,6 +96,17 @@ class SeparationEngine(Engine, Protocol):
         ...
 
 
+class TalkerEngine(Engine, Protocol):
+    max_talkers: int
+
+    def talkers(self, audio: Audio, count: int) -> NDArray[np.float32]:
+        """One window of mono audio in which `count` people talk -> (count, n), in no order.
+
+        What they leave of the window is the residual: music, noise, and other voices.
+        """
+        ...
+
+
 class TranscriptionEngine(Engine, Protocol):
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """One stretch of mono speech -> utterances with times relative to its start."""
@@ -125,6 +136,7 @@ __all__ = [
     "SegmentationEngine",
     "SeparationEngine",
     "SpeakingEngine",
+    "TalkerEngine",
     "TranscriptionEngine",
     "VadEngine",
 ]

@@ -91,10 +91,10 @@ def convert(source: Path, target: Path) -> None:
 
     export_onnx(
         network,
-        example,
+        (example,),
         target,
-        ("samples", "log_probabilities"),
-        ({0: "batch", 1: "samples"}, {0: "batch", 1: "frames"}),
+        {"samples": {0: "batch", 1: "samples"}},
+        {"log_probabilities": {0: "batch", 1: "frames"}},
         check,
     )
 

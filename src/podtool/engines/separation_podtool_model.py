@@ -37,9 +37,7 @@ class NetworkParams:
 
     def __post_init__(self) -> None:
         if sum(self.bands) != self.window // 2 + 1:
-            raise ValueError(
-                f"the bands hold {sum(self.bands)} bins of the {self.window // 2 + 1}"
-            )
+            raise ValueError(f"the bands hold {sum(self.bands)} bins of the {self.window // 2 + 1}")
         if self.hop * 2 != self.window:
             raise ValueError("the hop is half of the window")
 
