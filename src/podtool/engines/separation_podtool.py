@@ -89,9 +89,9 @@ class PodtoolSeparation:
         low = self._network.backward(masked, len(heard))
         if rate == RATE:
             return low
-        return widen(low[None], heard, samples, rate, self._network.guide(masked[None], spectrum))[
-            0
-        ]
+        gain = self._network.guide(masked[None], spectrum)
+        voice: Samples = widen(low[None], heard, samples, rate, gain)[0]
+        return voice
 
     def _centred(self, audio: Audio, mask: Spectrum, spectrum: Spectrum) -> bool:
         """Whether all voices are in the middle of the channels: then the rest is background."""
@@ -285,11 +285,7 @@ class Network:
         low, high = (round(f * self.shape.window / RATE) for f in GUIDE_HZ)
         own = (np.abs(voices[..., low:high]) ** 2).sum(-1)
         all_of_it = (np.abs(spectrum[:, low:high]) ** 2).sum(-1)
-        return np.sqrt(np.clip(own / (all_of_it + _TINY), 0, 1)).astype(np.float32)
-
-    def times(self, frames: int) -> NDArray[np.float64]:
-        """Middles of the frames of `forward`, in samples of its input."""
-        return np.arange(frames) * float(self.shape.hop)
+        return np.asarray(np.sqrt(np.clip(own / (all_of_it + _TINY), 0, 1)), np.float32)
 
 
 def widen(low: Samples, heard: Samples, samples: Samples, rate: int, gains: Samples) -> Samples:
@@ -306,7 +302,7 @@ def widen(low: Samples, heard: Samples, samples: Samples, rate: int, gains: Samp
     at = np.linspace(0, frames, gains.shape[1])
     now = np.arange(frames)
     rising = np.stack([np.interp(now, at, g) for g in gains]).astype(np.float32)
-    return back[1:] + rising * above
+    return np.asarray(back[1:] + rising * above, np.float32)
 
 
 def _gate(spans: Sequence[Span], frames: int, rate: int) -> Samples:

@@ -48,6 +48,9 @@ State = tuple[Tensor, Tensor]  # (layers, bands, hidden) each: hidden and cell o
 class BandSplit(nn.Module):
     """(batch, frames, bins, 2) spectrum and (batch,) talker counts -> complex masks."""
 
+    into: Tensor
+    back: Tensor
+
     def __init__(self, params: NetworkParams) -> None:
         super().__init__()
         self.params = params
@@ -63,7 +66,7 @@ class BandSplit(nn.Module):
             at += width
         self.register_buffer("into", into.reshape(-1), persistent=False)
         self.register_buffer("back", back, persistent=False)
-        self.encode = BandLinear(count, 2 * widest, p.channels)
+        self.encode = BandLinear(count, 3 * widest, p.channels)
         self.counted = nn.Embedding(p.talkers + 1, p.channels)
         self.along_time = nn.ModuleList(
             Recurrent(p.channels, p.hidden, both_ways=not p.causal) for _ in range(p.layers)
@@ -85,7 +88,8 @@ class BandSplit(nn.Module):
         batch, frames, bins, _ = spectrum.shape
         bands = len(p.bands)
         power = spectrum.square().sum(-1, keepdim=True) + 1e-10
-        seen = spectrum * power ** ((COMPRESSION - 1) / 2)
+        level = torch.log10(power) / 3 + 1  # phases hide it from a linear layer
+        seen = torch.cat((spectrum * power ** ((COMPRESSION - 1) / 2), level), -1)
         seen = nn.functional.pad(seen, (0, 0, 0, 1))[:, :, self.into]
         x = self.encode(seen.reshape(batch, frames, bands, -1))
         x = x + self.counted(counts)[:, None, None]
@@ -177,8 +181,8 @@ def separate(network: BandSplit, mixture: Tensor, counts: Tensor) -> Tensor:
     padded = nn.functional.pad(mixture, (0, -n % p.hop))
     spectrum = to_spectrum(padded, p)
     masks, _ = network(spectrum, counts)
-    voices = to_samples(apply_masks(masks.float(), spectrum), p)[..., :n]
-    present = torch.arange(p.talkers, device=counts.device) < counts[:, None]
+    voices: Tensor = to_samples(apply_masks(masks.float(), spectrum), p)[..., :n]
+    present: Tensor = torch.arange(p.talkers, device=counts.device) < counts[:, None]
     return voices * present[..., None]
 
 

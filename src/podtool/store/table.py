@@ -82,8 +82,8 @@ class ModelTable:
     @classmethod
     def shipped(cls) -> ModelTable:
         """The table inside the package."""
-        text = (resources.files("podtool.store") / "models.toml").read_text("utf-8")
-        return cls.parse(text, "models.toml")
+        table = Path(str(resources.files("podtool.store") / "models.toml"))
+        return cls.parse(table.read_text("utf-8"), "models.toml", table.parent)
 
     @classmethod
     def parse(cls, text: str, name: str, folder: Path | None = None) -> ModelTable:
