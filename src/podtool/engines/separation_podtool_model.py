@@ -164,7 +164,8 @@ def to_samples(spectrum: Tensor, params: NetworkParams) -> Tensor:
     window = window_of(params).to(spectrum.device)
     pieces = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), n=params.window)
     first, second = (pieces * window).split(params.hop, dim=-1)
-    return (first[..., 1:, :] + second[..., :-1, :]).flatten(-2)
+    joined: Tensor = first[..., 1:, :] + second[..., :-1, :]
+    return joined.flatten(-2)
 
 
 def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
