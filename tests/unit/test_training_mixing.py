@@ -22,7 +22,8 @@ VOICES = {f"s{k}": 300.0 + 170.0 * k for k in range(12)}  # each speaker is a to
 PLAIN = MixingParams(  # nothing but talkers
     silence_share=0, noise_share=0, music_share=0, babble_share=0, self_noise_share=0,
     speed_share=0, reverb_share=0, eq_share=0, telephone_share=0, clip_share=0, quantise_share=0,
-    codec_share=0,
+    codec_share=0, synthetic_noise_share=0, synthetic_music_share=0, blend_share=0,
+    bed_speed_share=0, bed_eq_share=0, reverse_share=0,
 )  # fmt: skip
 
 

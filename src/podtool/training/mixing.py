@@ -6,7 +6,7 @@ seen, and workers may share the indices in any way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,13 +16,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from podtool.errors import ConfigError
-from podtool.training import degrade
+from podtool.training import degrade, synthetic
 from podtool.training.corpus import RATE, Clip, Corpus
 from podtool.training.rooms import Rooms
 
 Samples = NDArray[np.float32]
 Stretch = tuple[int, int]  # frames, end exclusive
 Range = tuple[float, float]
+Maker = Callable[[np.random.Generator, int], Samples]
 
 _FADE = RATE // 100
 _SPEED_STEPS = 40  # simple ratios, which a resampler does in a third of the time
@@ -42,6 +43,13 @@ class MixingParams:
     babble_share: float = 0.12
     snr_db: Range = (-5.0, 20.0)  # of the speech over the noise, and over the music
     babble_snr_db: Range = (5.0, 25.0)
+    synthetic_noise_share: float = 0.4  # of noises: made, not recorded
+    synthetic_music_share: float = 0.4
+    blend_share: float = 0.25  # of noises and of music: two at once
+    bed_speed: Range = (0.8, 1.25)  # of recorded noise and music
+    bed_speed_share: float = 0.5
+    bed_eq_share: float = 0.4
+    reverse_share: float = 0.1  # of recorded noise and music: backwards
     self_noise_share: float = 0.4
     self_noise_db: Range = (-65.0, -30.0)  # against the speech
     entry_share: float = 0.25  # a music or noise that fades in or out within the scene
@@ -211,10 +219,12 @@ class Mixer:
                 _enter(rng, part)
             np.add(out, part, out=out)
 
-        if self._corpus.noise and rng.random() < p.noise_share:
-            add(_bed(rng, self._corpus.noise, n), p.snr_db)
-        if self._corpus.music and rng.random() < p.music_share:
-            add(_bed(rng, self._corpus.music, n), p.snr_db)
+        for clips, chance, made, make in (
+            (self._corpus.noise, p.noise_share, p.synthetic_noise_share, synthetic.noise),
+            (self._corpus.music, p.music_share, p.synthetic_music_share, synthetic.music),
+        ):
+            if rng.random() < chance and (clips or made > 0):
+                add(self._bed(rng, clips, made, make), p.snr_db)
         if rng.random() < p.babble_share:
             others = self._pick_speakers(rng, int(rng.integers(4, 9)), names)
             if others:
@@ -231,6 +241,36 @@ class Mixer:
             share = np.float32(level * 10 ** (rng.uniform(*p.self_noise_db) / 20))
             out += self._hiss[start : start + n] * share
         return out
+
+    def _bed(
+        self, rng: np.random.Generator, clips: Sequence[Clip], made: float, make: Maker
+    ) -> Samples:
+        """A noise or music, recorded or (by the chance `made`) synthetic, or two in one."""
+
+        def draw() -> Samples:
+            if not clips or rng.random() < made:
+                return make(rng, self._frames)
+            return self._recorded(rng, clips)
+
+        out = draw()
+        if rng.random() < self._params.blend_share:
+            other = draw()
+            share = 10 ** (rng.uniform(-15, 0) / 20) * _rms(out) / max(_rms(other), 1e-9)
+            out += other * np.float32(share)
+        return out
+
+    def _recorded(self, rng: np.random.Generator, clips: Sequence[Clip]) -> Samples:
+        """A piece of one clip at a pitch, colour and direction of its own."""
+        p, n = self._params, self._frames
+        speed = float(rng.uniform(*p.bed_speed)) if rng.random() < p.bed_speed_share else 1.0
+        speed = round(speed * _SPEED_STEPS) / _SPEED_STEPS
+        out = _at_speed(_bed(rng, clips, int(n * speed) + 1), speed, n)
+        backwards, coloured, turned = rng.random(3) < (p.reverse_share, p.bed_eq_share, 0.5)
+        if backwards:
+            out = np.ascontiguousarray(out[::-1])
+        if coloured:
+            out = _convolve(out, degrade.equaliser(rng, p.eq_db))
+        return -out if turned else out
 
     def _babble(self, rng: np.random.Generator, names: list[str]) -> Samples:
         out = np.zeros(self._frames, np.float32)
@@ -320,12 +360,17 @@ def _speech(rng: np.random.Generator, clips: Sequence[Clip], frames: int, speed:
         if at < wanted:
             _fade(out[at - len(piece) : at])
             at += int(rng.uniform(0.05, 0.4) * RATE)
+    return _at_speed(out, speed, frames)
+
+
+def _at_speed(samples: Samples, speed: float, frames: int) -> Samples:
+    """(frames,) of what is played faster, and higher, by `speed`."""
     if speed != 1.0:
         import soxr
 
-        out = np.asarray(soxr.resample(out, RATE * speed, RATE, quality="HQ"), np.float32)
-        out = np.pad(out[:frames], (0, max(0, frames - len(out))))
-    return out[:frames]
+        samples = np.asarray(soxr.resample(samples, RATE * speed, RATE, quality="HQ"), np.float32)
+        samples = np.pad(samples[:frames], (0, max(0, frames - len(samples))))
+    return samples[:frames]
 
 
 def _bed(rng: np.random.Generator, clips: Sequence[Clip], frames: int) -> Samples:
