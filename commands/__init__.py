@@ -76,7 +76,7 @@ def _register() -> None:
         if find_spec(f".{name}", __name__):
             command = getattr(import_module(f".{name}", __name__), name)
             app.command(name.rstrip("_"))(command)
-    for name in "speakers models engines presets runs".split():
+    for name in "speakers models engines presets runs train".split():
         if find_spec(f".{name}", __name__):
             app.add_typer(import_module(f".{name}", __name__).app, name=name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -69,3 +70,59 @@ def tone(tmp_path: Path) -> Path:
     path = tmp_path / "tone.wav"
     write_audio(path, Audio(np.stack([wave, wave]), 44100))
     return path
+
+
+@pytest.fixture()
+def tiny_training(tmp_path: Path) -> tuple[Path, Path]:
+    """A recipe that trains in a second, and a manifest of six voices that are buzzes, and noise."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    t = np.arange(24000) / 16000
+    rows: list[dict[str, Any]] = []
+    for k in range(6):
+        pitch = 90 * 1.25**k * (1 + 0.03 * np.sin(2 * np.pi * 3 * t + k))
+        phase = 2 * np.pi * np.cumsum(pitch) / 16000
+        wave = sum(np.sin(h * phase) / h for h in range(1, 12)) * (1.1 + np.sin(5 * t))
+        write_audio(folder / f"v{k}.wav", Audio(0.1 * wave[None].astype(np.float32), 16000))
+        rows.append({"path": f"v{k}.wav", "kind": "read", "speaker": f"v{k}", "corpus": "Buzzes"})
+    for name in ("n0.wav", "n1.wav"):
+        noise = (0.05 * rng.standard_normal(24000)).astype(np.float32)
+        write_audio(folder / name, Audio(noise[None], 16000))
+        rows.append({"path": name, "kind": "noise", "corpus": "Hisses"})
+    manifest = folder / "MANIFEST.jsonl"
+    manifest.write_text("".join(json.dumps({**row, "licence": "CC0-1.0"}) + "\n" for row in rows))
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(TINY_RECIPE)
+    return recipe, manifest
+
+
+TINY_RECIPE = """
+name = "tiny"
+task = "talkers"
+seed = 3
+[network]
+window = 64
+hop = 32
+bands = [5, 8, 20]
+channels = 8
+hidden = 8
+layers = 1
+talkers = 2
+[data]
+validation_speakers = ["v4", "v5"]
+validation_files = ["n1.wav"]
+[mixing]
+seconds = 0.5
+talkers = 2
+counts = [0.4, 0.6]
+reverb_share = 0.0
+codec_share = 0.0
+[training]
+steps = 6
+batch = 2
+warmup = 2
+checkpoint_every = 2
+validate_every = 2
+validation_scenes = 3
+"""

@@ -29,7 +29,11 @@ class LossParams:
 
 
 def loss(
-    estimate: Tensor, truth: Tensor, mixture: Tensor, background: Tensor, counts: Tensor,
+    estimate: Tensor,
+    truth: Tensor,
+    mixture: Tensor,
+    background: Tensor,
+    counts: Tensor,
     params: LossParams,
 ) -> Tensor:
     """Mean loss of (batch, talkers, n) estimates; the first `counts` rows of truth are talkers."""
@@ -73,7 +77,7 @@ def assign(pairs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def si_sdr(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Scale-invariant signal-to-distortion ratio in dB over the last axis (Le Roux et al., 2019)."""
+    """Scale-invariant signal-to-distortion ratio over the last axis, dB (Le Roux et al., 2019)."""
     scale = (estimate * truth).sum(-1, keepdim=True) / (truth.square().sum(-1, keepdim=True) + TINY)
     target = scale * truth
     error = (estimate - target).square().sum(-1)

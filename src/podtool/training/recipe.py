@@ -6,6 +6,8 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,10 +73,20 @@ _TABLES: dict[str, type[Any]] = {
 }
 
 
-def read_recipe(path: Path) -> Recipe:
-    """A recipe from TOML. Raises ConfigError that names what is wrong in it."""
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    folder = resources.files("podtool.training") / "recipes"
+    return sorted(f.name[:-5] for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """A shipped recipe by name, or a TOML file by path.
+
+    Raises ConfigError that names what is wrong in it.
+    """
+    path = Path(name)
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(_source(path).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read the recipe {path}: {why}") from None
@@ -91,3 +103,12 @@ def read_recipe(path: Path) -> Recipe:
         have = recipe.network.talkers
         raise ConfigError(f"{where}: the network gives {have} talkers, the task {talkers}")
     return recipe
+
+
+def _source(path: Path) -> Traversable:
+    if path.suffix == ".toml" or path.parent != Path("."):
+        return path
+    names = recipe_names()
+    if path.name not in names:
+        raise ConfigError(f"there is no recipe {path.name!r}", f"Shipped: {', '.join(names)}.")
+    return resources.files("podtool.training") / "recipes" / f"{path.name}.toml"

@@ -1,19 +1,24 @@
 """Training a separator from a recipe: resumable to the step, averaged, validated, stopped in time.
 
 A folder holds all of one training: last.pt (everything to go on from), best.safetensors (the
-averaged weights that validated best), curve.csv and curve.png, rooms and decoded audio. The scene
-of a step depends on the seed and the step alone, so a training that was stopped and resumed is
-the training that was not.
+averaged weights that validated best), curve.csv and curve.png, training.json (what it was made
+from), rooms and decoded audio. The scene of a step depends on the seed and the step alone, so a
+training that was stopped and resumed is the training that was not.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import logging
 import math
 import os
+import signal
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +27,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from podtool import __version__
+from podtool.audio import sha256_of
 from podtool.engines.separation_podtool_model import BandSplit, load, save, separate
-from podtool.errors import ConfigError, InputError, ModelError
+from podtool.errors import ConfigError, EngineFailure, InputError, ModelError, OutputError
 from podtool.progress import OnProgress, Progress, ignore
 from podtool.training import curve, widen
 from podtool.training.corpus import Corpus, read_corpus
@@ -35,8 +42,10 @@ from podtool.training.rooms import Rooms
 log = logging.getLogger(__name__)
 
 VALIDATION_SEED = 20_000_003  # scenes that no training step draws
-LAST, BEST, CURVE = "last.pt", "best.safetensors", "curve.csv"
+LAST, BEST, CURVE, ABOUT = "last.pt", "best.safetensors", "curve.csv", "training.json"
+BAD_STEPS = 50  # in a row without a finite gradient: then something is wrong but a scene
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # mixture, talkers, background, counts
+Row = dict[str, float]  # of the curve
 
 
 @dataclass(slots=True)
@@ -47,7 +56,8 @@ class Progressed:
     seconds: float = 0.0  # of training, over all of its runs
     best: float = math.inf  # validation loss
     best_step: int = 0
-    rows: list[dict[str, float]] = field(default_factory=list)  # of the curve
+    running: float = math.nan  # training loss, averaged over some 100 steps
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +65,9 @@ class Outcome:
     """What a run of the trainer ended with."""
 
     step: int
-    best_step: int
-    metrics: dict[str, float]
+    best: Row  # of the curve; empty where nothing was validated
     stopped_early: bool
-    credits: tuple[Any, ...]
+    interrupted: bool
 
 
 class Scenes(Dataset[Batch]):
@@ -94,19 +103,26 @@ class Trainer:
         device: str = "cpu",
         start: Path | None = None,
         workers: int = 0,
+        cache: Path | None = None,
     ) -> None:
         """`start`: weights to begin with, where the folder has none; it may be of the causal form.
 
-        Raises ConfigError where the folder holds another recipe's training, InputError for data.
+        `cache`: folder of the decoded audio, which trainings on the same data can share.
+        Raises ConfigError where the folder holds another recipe's training, InputError for data,
+        ModelError for a checkpoint that cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.folder, self.device, self.workers = recipe, folder, device, workers
-        self.rooms = Rooms.make(recipe.training.rooms, recipe.seed, folder / "rooms.npz")
-        self.data = self._corpus(manifests, "train")
-        self.held_out = self._corpus(manifests, "validation")
+        before = self._read_last()
+        self.rooms = None
+        if recipe.mixing.reverb_share > 0:
+            self.rooms = Rooms.make(recipe.training.rooms, recipe.seed, folder / "rooms.npz")
+        audio = (cache or folder) / "audio.npy"
+        self.data = self._corpus(manifests, "train", audio)
+        self.held_out = self._corpus(manifests, "validation", audio)
         torch.manual_seed(recipe.seed)
         self.network = BandSplit(recipe.network)
-        if start is not None:
+        if start is not None and before is None:
             widen.fill(self.network, load(start))
         self.network.to(device)
         self.average = BandSplit(recipe.network).to(device)
@@ -118,34 +134,51 @@ class Trainer:
             weight_decay=recipe.training.weight_decay,
         )
         self.at = Progressed()
-        if (folder / LAST).is_file():
-            self._resume()
+        self._bad = 0  # steps in a row that changed nothing
+        if before is not None:
+            self._resume(before)
+        self._describe(manifests, start)
 
-    def run(self, on_progress: OnProgress = ignore) -> Outcome:
-        """Train until the last step, or until validations stop getting better."""
-        params = self.recipe.training
+    def run(
+        self,
+        on_progress: OnProgress = ignore,
+        on_row: Callable[[Row], None] = lambda row: None,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> Outcome:
+        """Train until the last step, or until validations stop getting better.
+
+        `on_row` gets each validation's row of the curve. `stopping` is asked after each step:
+        where it says yes, all is saved to go on from. Raises OutputError where it cannot be,
+        EngineFailure where the loss stays without a finite value.
+        """
+        params, first = self.recipe.training, self.at.step
         began, before = time.monotonic(), self.at.seconds
-        stopped_early, running = False, math.nan
-        for batches in self._batches():
-            self.at.step += 1
-            value = self._step(batches)
-            running = value if math.isnan(running) else 0.99 * running + 0.01 * value
-            self.at.seconds = before + time.monotonic() - began
-            step = self.at.step
-            on_progress(Progress("train", step, params.steps, "step"))
-            if step % params.validate_every == 0 or step == params.steps:
-                self._validate(running)
-                waited = (step - self.at.best_step) // params.validate_every
-                stopped_early = waited >= params.patience
-            if step % params.checkpoint_every == 0 or step == params.steps or stopped_early:
-                self._checkpoint()
-            if stopped_early:
-                log.info("no better for %d validations: stopped", params.patience)
-                break
+        interrupted = False
+        if not self._impatient():
+            for batches in self._batches():
+                self.at.step += 1
+                value = self._step(batches)
+                mean = self.at.running
+                self.at.running = value if math.isnan(mean) else 0.99 * mean + 0.01 * value
+                self.at.seconds = before + time.monotonic() - began
+                step, last = self.at.step, self.at.step == params.steps
+                on_progress(Progress("train", step - first, params.steps - first, "step"))
+                if step % params.validate_every == 0 or last:
+                    on_row(self._validate())
+                interrupted = stopping() and not last
+                ends = last or interrupted or self._impatient()
+                if step % params.checkpoint_every == 0 or ends:
+                    self._checkpoint()
+                if ends:
+                    break
         best = next((r for r in self.at.rows if r["step"] == self.at.best_step), {})
-        return Outcome(
-            self.at.step, self.at.best_step, best, stopped_early, tuple(self.data.credits)
-        )
+        return Outcome(self.at.step, best, self._impatient(), interrupted)
+
+    def _impatient(self) -> bool:
+        """Whether the last `patience` validations were no better than the one before them."""
+        params = self.recipe.training
+        since = (self.at.step - self.at.best_step) // params.validate_every
+        return since >= params.patience and self.at.step < params.steps
 
     # ------------------------------------------------------------------ steps
 
@@ -159,10 +192,19 @@ class Trainer:
         for batch in batches:
             value = self._loss(self.network, batch) / len(batches)
             value.backward()  # type: ignore[no-untyped-call]
-            total += float(value)
+            total += float(value.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), params.clip)
         if torch.isfinite(norm):  # one bad scene must not end a training of days
             self.optimiser.step()
+            self._bad = 0
+        else:
+            self._bad += 1
+            log.warning("step %d has no finite gradient: left out", self.at.step)
+            if self._bad >= BAD_STEPS:
+                raise EngineFailure(
+                    f"no finite gradient in {BAD_STEPS} steps in a row",
+                    "Set a lower lr or precision = 'fp32' and another -o, or look at the data.",
+                )
         decay = min(params.ema, (1 + self.at.step) / (10 + self.at.step))
         with torch.no_grad():
             pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
@@ -192,7 +234,7 @@ class Trainer:
             params.batch,
             sampler=order,
             num_workers=self.workers,
-            persistent_workers=self.workers > 0,
+            worker_init_fn=_deaf,
         )
         step: list[Batch] = []
         for batch in loader:
@@ -203,7 +245,7 @@ class Trainer:
 
     # ------------------------------------------------------------------ validation
 
-    def _validate(self, running: float) -> None:
+    def _validate(self) -> Row:
         """Score the averaged weights on scenes of people and backgrounds kept out."""
         recipe = self.recipe
         mixer = Mixer(self.held_out, recipe.mixing, VALIDATION_SEED, self.rooms)
@@ -216,22 +258,16 @@ class Trainer:
                 mixture, talkers, background, counts = (x.to(self.device) for x in batch)
                 found = self._separate(self.average, mixture, counts)
                 for k in range(len(mixture)):
-                    one = slice(k, k + 1)
-                    losses.append(
-                        float(
-                            loss(
-                                found[one], talkers[one], mixture[one], background[one],
-                                counts[one], recipe.loss,
-                            )
-                        )
-                    )
+                    whole = (found, talkers, mixture, background, counts)
+                    one, *rest = (x[k : k + 1] for x in whole)
+                    losses.append(float(loss(one, *rest, params=recipe.loss)))
                     for name, value in scores(found[k], talkers[k], mixture[k], int(counts[k])):
                         gains.setdefault(name, []).append(value)
-        row = {
+        row: Row = {
             "step": self.at.step,
             "hours": round(self.at.seconds / 3600, 4),
             "lr": learning_rate(self.at.step, recipe.training),
-            "train_loss": round(running, 4),
+            "train_loss": round(self.at.running, 4),
             "validation_loss": round(float(np.mean(losses)), 4),
             **{name: round(float(np.mean(v)), 3) for name, v in sorted(gains.items())},
         }
@@ -241,16 +277,17 @@ class Trainer:
             self.at.best, self.at.best_step = row["validation_loss"], self.at.step
             self._keep(BEST, self.average)
         curve.write(self.at.rows, self.folder / CURVE)
+        return row
 
     def _keep(self, name: str, network: BandSplit) -> None:
-        part = self.folder / f".{name}.part"
-        save(network, part, {"recipe": self.recipe.name, "step": str(self.at.step)})
-        part.replace(self.folder / name)
+        facts = {"recipe": self.recipe.name, "step": str(self.at.step)}
+        with tempfile.TemporaryDirectory() as scratch:  # safetensors keeps its files to the owner
+            save(network, Path(scratch) / name, facts)
+            self._write(name, (Path(scratch) / name).read_bytes())
 
     # ------------------------------------------------------------------ files
 
-    def _corpus(self, manifests: Sequence[Path], split: str) -> Corpus:
-        cache = self.folder / f"audio-{split}.npz"
+    def _corpus(self, manifests: Sequence[Path], split: str, cache: Path) -> Corpus:
         found = read_corpus(manifests, self.recipe.data, split, cache=cache)
         needed = 1 if self.recipe.task == "background" else self.recipe.mixing.talkers
         if len(found.speakers) < needed:
@@ -260,44 +297,95 @@ class Trainer:
             )
         return found
 
+    def _describe(self, manifests: Sequence[Path], start: Path | None) -> None:
+        """What the training is made from, for `export`. Weights to start with are told once."""
+        told: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            told = json.loads((self.folder / ABOUT).read_text("utf-8"))
+        facts = {
+            "recipe": asdict(self.recipe),
+            "digest": self.recipe.digest,
+            "podtool": __version__,
+            "torch": torch.__version__,
+            "manifests": {f"{m.parent.name}/{m.name}": sha256_of(m) for m in manifests},
+            "credits": self.data.credits,
+            "speakers": len(self.data.speakers),
+            "speech_hours": round(self.data.seconds / 3600, 3),
+            "validation_speakers": len(self.held_out.speakers),
+            "unmatched": self.data.unmatched,
+        }
+        if self.at.step == 0 and start is not None:
+            facts["start"] = {"name": start.name, "sha256": sha256_of(start)}
+        elif "start" in told:
+            facts["start"] = told["start"]
+        self._write(ABOUT, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
+
     def _checkpoint(self) -> None:
         state = {
             "recipe": self.recipe.digest,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "step": self.at.step,
-            "seconds": self.at.seconds,
-            "best": self.at.best,
-            "best_step": self.at.best_step,
-            "rows": self.at.rows,
+            **asdict(self.at),
         }
-        part = self.folder / f".{LAST}.part"
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.folder / LAST)
+        file = io.BytesIO()
+        torch.save(state, file)
+        self._write(LAST, file.getbuffer())
 
-    def _resume(self) -> None:
-        path = self.folder / LAST
+    def _write(self, name: str, content: bytes | memoryview) -> None:
+        """A file of the folder, whole or not at all. Raises OutputError."""
+        part = self.folder / f".{name}.part"
         try:
-            state: Mapping[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.folder / name)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OutputError(
+                f"cannot write {self.folder / name}: {error.strerror}",
+                "The checkpoint before it is whole: make room and run the same command again.",
+            ) from None
+
+    def _read_last(self) -> dict[str, Any] | None:
+        """The folder's checkpoint, None where there is none yet."""
+        path = self.folder / LAST
+        if not path.exists():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            digest = state["recipe"]
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{path} cannot be read: {reason}", "Give another -o.") from None
-        if state["recipe"] != self.recipe.digest:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelError(f"{path} cannot be read: {reason}", _ANOTHER) from None
+        if digest != self.recipe.digest:
             raise ConfigError(
                 f"{self.folder} holds a training of another recipe",
                 "Give another -o, and the old weights with --start where they should be used.",
             )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.at = Progressed(
-            state["step"], state["seconds"], state["best"], state["best_step"], list(state["rows"])
-        )
+        return state
+
+    def _resume(self, state: Mapping[str, Any]) -> None:
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            known = Progressed.__dataclass_fields__.keys() & state.keys()
+            self.at = Progressed(**{name: state[name] for name in known})
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            where = self.folder / LAST
+            raise ModelError(f"{where} does not fit the recipe: {reason}", _ANOTHER) from None
         log.info("going on from step %d", self.at.step)
+
+
+_ANOTHER = "Give another -o, or restore the file."
+
+
+def _deaf(worker: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the training alone answers it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def learning_rate(step: int, params: TrainingParams) -> float:

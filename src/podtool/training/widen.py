@@ -10,7 +10,7 @@ from podtool.errors import ConfigError
 
 
 def fill(network: BandSplit, source: BandSplit) -> None:
-    """Weights of `source` into `network`, which may run in both directions of time where it did not.
+    """Weights of `source` into `network`, which may run both ways in time where that did not.
 
     The backward direction begins as it was drawn and its way into the sum as zero, so that the
     network begins as what `source` was. Raises ConfigError where the shapes are not alike.
