@@ -1,181 +1,236 @@
-"""SI-SDR improvement of the separation engines on speech over music and noise of known level.
+"""Separation: every engine that runs here on the same mixtures of people that no training heard.
 
-usage: python benchmarks/separation.py [ENGINE ...]     (data: PODTOOL_DATA and its sibling `train`)
+usage: python benchmarks/separation.py [--weights FILE ...] [--only background|talkers]
 
-Twelve clips of 20 s at 44.1 kHz: two people of the training speech in the middle of the stereo
-picture with pauses, over stereo music or a mono noise, each at 0, 5, 10 and 20 dB of speech
-over background. None of it is from the shows. RNNoise (pyrnnoise) is scored beside where installed.
+`--weights` scores weights of a training folder (best.safetensors) in place of what is installed.
+
+background   speech and a background at 44.1 kHz stereo, 6 scenes with music and 6 with noise, each
+             engine as `podtool separate` runs it after the VAD, RNNoise beside it:
+  si_sdr_improvement   at 0, 5, 10 and 20 dB of speech over background
+  dnsmos               overall, of the first 9 s of the speech stem
+  separation_wer       of the embedded recogniser, utterance by utterance
+  pause_level          of the speech stem where nobody speaks, against the background; here the
+                       engine is not told where somebody does
+  clean_si_sdr         of speech without any background against itself
+  loss_above_8_khz     of speech extended to 16 kHz (see mixtures.py), alone and with noise at 10 dB
+  separation_cpu, peak_memory   on one core; of a process that separates a minute
+talkers      two and three people at the same time, see talkers.py
+
+Needs PODTOOL_DATA (default ../shared/data), weights (`podtool models pull embedded dnsmos`), jiwer,
+and pyrnnoise for RNNoise.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
+import argparse
+import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
-from harness import say
-from numpy.typing import NDArray
+from conversion import Dnsmos
+from harness import ROOT, say
+from mixtures import RATE, TALK_RATE, Samples, Scene, check_unheard, noise, scenes, wideband
+from recognition import word_errors
+from systems import System, context, installed, of_weights, peak_memory
+from talkers import score_talkers, score_untouched, si_sdr
 
+from podtool import engines
 from podtool.audio import Audio
+from podtool.resample import resample, to_mono
 from podtool.segments import Span
+from podtool.stages.separate import find_speech
 
-RATE = 44100
-SECONDS = 20
-DATA = Path(os.environ.get("PODTOOL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 LEVELS_DB = (0, 5, 10, 20)
-KINDS = ("music", "noise")
-Samples = NDArray[np.float32]
+JUDGED_DB = (0, 5, 10)  # where DNSMOS listens
+READ_DB = (0, 5)  # and the recogniser reads
+PAUSE_DB = 5
 
 
-def read(path: Path, channels: int) -> Samples:
-    """(channels, frames) at 44.1 kHz."""
-    import soxr
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A mixture and where the VAD hears speech in it."""
 
-    samples, rate = sf.read(path, dtype="float32", always_2d=True)
-    samples = samples.mean(1, keepdims=True) if channels == 1 else samples
-    samples = np.repeat(samples, 2, 1) if samples.shape[1] < channels else samples[:, :channels]
-    return np.asarray(soxr.resample(samples, rate, RATE).T, np.float32)
+    scene: Scene
+    level_db: int
+    mixture: Audio
+    spans: list[Span]
 
-
-def rms(samples: Samples) -> float:
-    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)) + 1e-12)
-
-
-def clips(count: int = 6) -> list[tuple[str, Samples, Samples]]:
-    """(name, speech, background), both stereo; speech at an RMS of .06, background likewise."""
-    rows = [json.loads(line) for line in (DATA / "MANIFEST.jsonl").open()]
-    train = DATA.parent / "train"
-    talk = [json.loads(line) for line in (train / "MANIFEST.jsonl").open()]
-    talk = [r for r in talk if 5 < r["duration_s"] < 9]
-    music = [
-        r for r in rows if r["kind"] == "music" and r["duration_s"] > 20 and not r.get("vocals")
-    ]
-    noise = [
-        r
-        for r in rows
-        if r["kind"] == "noise" and r["duration_s"] > 8 and "babble" not in r["path"]
-    ]
-    rng = np.random.default_rng(3)
-    result = []
-    for kind, pool in (("music", music), ("noise", noise)):
-        for k, row in enumerate(rng.choice(np.array(pool, object), count, replace=False)):
-            frames = SECONDS * RATE
-            speech = np.zeros(frames, np.float32)
-            at = RATE
-            for part in rng.choice(np.array(talk, object), 3, replace=False):
-                voice = read(train / part["path"], 1)[0]
-                stop = min(frames, at + len(voice))
-                speech[at:stop] = voice[: stop - at] / rms(voice)
-                at = stop + int(rng.uniform(0.3, 1.5) * RATE)
-                if at >= frames:
-                    break
-            bed = read(DATA / row["path"], 2 if kind == "music" else 1)
-            bed = np.tile(bed, (1, frames // bed.shape[1] + 1))[:, :frames]
-            bed = np.repeat(bed, 2, 0) if bed.shape[0] == 1 else bed
-            active = speech[np.abs(speech) > 0]
-            result.append(
-                (f"{kind}-{k}", np.stack([speech * 0.06 / rms(active)] * 2), bed / rms(bed) * 0.06)
-            )
-    return result
+    @property
+    def label(self) -> str:
+        return f"{self.scene.kind} {self.level_db} dB"
 
 
-Separator = Callable[[Audio, list[Span]], Samples]
+class Judges:
+    """The engines that hear results: VAD, recogniser, DNSMOS."""
+
+    def __init__(self) -> None:
+        given = context()
+        self.vad = engines.load("vad", "silero", given)
+        self.recogniser = engines.load("transcription", "moonshine", given)
+        self.dnsmos = Dnsmos(given)
+
+    def quality(self, speech: Samples) -> float:
+        """DNSMOS of one window: it is by far the dearest of all figures."""
+        return self.dnsmos.overall(middle16(speech[:, : round(9.02 * RATE)]))
+
+    def spans(self, samples: Samples) -> list[Span]:
+        return find_speech(Audio(samples, RATE), self.vad)
+
+    def read(self, samples: Samples) -> str:
+        """Text of (n,) at 16 kHz."""
+        found = self.recogniser.transcribe(Audio(samples[None], TALK_RATE), "en")
+        return " ".join(u.text for u in found)
+
+    def heard(self, scene: Scene, speech: Samples) -> list[str]:
+        """The text of each utterance of a scene, with .2 s around it."""
+        margin = RATE // 5
+        pieces = [speech[:, max(0, a - margin) : b + margin] for (a, b), _ in scene.said]
+        return [self.read(middle16(p).samples[0]) for p in pieces]
 
 
-def rnnoise() -> Separator | None:
-    """The peer, frame by frame at 48 kHz on the middle channel; None where not installed."""
-    try:
-        from pyrnnoise import RNNoise
-    except ImportError:
-        return None
-    import soxr
-
-    delay = 960  # measured: two frames
-
-    def run(audio: Audio, _: list[Span]) -> Samples:
-        machine = RNNoise(sample_rate=48000)
-        middle = soxr.resample(audio.samples.mean(0), audio.sample_rate, 48000)
-        pcm = np.clip(np.pad(middle, (0, 4 * 480)) * 32767, -32768, 32767).astype(np.int16)
-        clean = np.concatenate([np.ravel(f) for _, f in machine.denoise_chunk(pcm[None])])
-        back = soxr.resample(clean[delay:] / 32767, 48000, audio.sample_rate)[: audio.frames]
-        voice = np.pad(back, (0, audio.frames - len(back))).astype(np.float32)
-        return np.repeat(voice[None], audio.channels, 0)
-
-    return run
+def middle16(samples: Samples) -> Audio:
+    return resample(to_mono(Audio(np.ascontiguousarray(samples), RATE)), TALK_RATE)
 
 
-def engine(name: str) -> Separator:
-    """An engine of podtool through the stage, as `podtool separate` runs it."""
-    from podtool.engines import load
-    from podtool.engines.protocols import EngineContext
-    from podtool.stages.separate import separate
-    from podtool.store import ModelStore
-
-    loaded = load("separation", name, EngineContext(store=ModelStore(), threads=1))
-
-    def run(audio: Audio, spans: list[Span]) -> Samples:
-        found = separate(audio, loaded, spans, workers=1)
-        return np.concatenate([b.speech.samples for b in found], axis=1)
-
-    return run
-
-
-def si_sdr(estimate: Samples, truth: Samples) -> float:
-    """Scale-invariant signal-to-distortion ratio in dB over all channels (Le Roux et al., 2019)."""
-    e, t = estimate.astype(np.float64).ravel(), truth.astype(np.float64).ravel()
-    target = t * (e @ t) / (t @ t)
-    return float(10 * np.log10((target @ target) / ((e - target) @ (e - target) + 1e-20)))
-
-
-def energy_spans(speech: Samples) -> list[Span]:
-    """Where the dry speech is loud, in steps of 20 ms: what a perfect VAD would give."""
-    step = RATE // 50
-    power = np.mean(speech[0][: speech.shape[1] // step * step].reshape(-1, step) ** 2, axis=1)
-    active = np.convolve(power > power.max() * 1e-4, np.ones(9), "same") > 0
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], active.astype(int), [0]))))
-    return [Span(a * 0.02, b * 0.02) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def score(name: str, run: Separator, scenes: list[tuple[str, Samples, Samples]]) -> None:
-    """Mean SI-SDRi of speech for each background and level, and CPU time, as metric rows."""
-    gains: dict[tuple[str, int], list[float]] = {}
-    took = 0.0
-    for scene, speech, bed in scenes:
-        spans = energy_spans(speech)
+@cache
+def cases() -> list[Case]:
+    vad = engines.load("vad", "silero", context())
+    found = []
+    for scene in scenes():
         for level in LEVELS_DB:
-            mixture = speech + bed * np.float32(10 ** (-level / 20))
-            began = time.process_time()
-            estimate = run(Audio(mixture, RATE), spans)
-            took += time.process_time() - began
-            gain = si_sdr(estimate, speech) - si_sdr(mixture, speech)
-            gains.setdefault((scene.split("-")[0], level), []).append(gain)
-    for kind in KINDS:
-        for level in LEVELS_DB:
-            found = gains[kind, level]
-            say(
-                "si_sdr_improvement",
-                float(np.mean(found)),
-                "dB",
-                f"{name}, {kind} {level} dB",
-                len(found),
-            )
-    cpu = took / (len(scenes) * len(LEVELS_DB) * SECONDS)
-    say("separation_cpu", cpu, "CPU s per s", name)
+            mixture = Audio(scene.mixture(level), RATE)
+            found.append(Case(scene, level, mixture, find_speech(mixture, vad)))
+    return found
 
 
-def main(names: list[str]) -> None:
-    scenes = clips()
-    for name in names or ["spectral"]:
-        score(name, engine(name), scenes)
-    peer = rnnoise()
-    if peer is not None:
-        score("RNNoise", peer, scenes)
+def score_speech(system: System, judges: Judges) -> None:
+    """All figures of a system that takes speech from its background, as metric rows."""
+    gains: dict[str, list[float]] = {}
+    quality: dict[str, list[float]] = {}
+    pauses: dict[str, list[float]] = {}
+    meant: dict[str, list[str]] = {}
+    heard: dict[str, list[str]] = {}
+    spent = seconds = 0.0
+    for case in cases():
+        scene, label = case.scene, case.label
+        began = time.process_time()
+        speech = system.speech(case.mixture, case.spans)
+        spent += time.process_time() - began
+        seconds += case.mixture.duration
+        before = si_sdr(case.mixture.samples, scene.speech)
+        gains.setdefault(label, []).append(si_sdr(speech, scene.speech) - before)
+        if case.level_db in JUDGED_DB:
+            quality.setdefault(label, []).append(judges.quality(speech))
+        if case.level_db in READ_DB:
+            meant.setdefault(label, []).extend(text for _, text in scene.said)
+            heard.setdefault(label, []).extend(judges.heard(scene, speech))
+        if case.level_db == PAUSE_DB:
+            untold = system.speech(case.mixture, None)
+            pauses.setdefault(label, []).append(pause_level(case, untold))
+    for name, unit, figures in (
+        ("si_sdr_improvement", "dB", gains),
+        ("dnsmos", "MOS", quality),
+        ("pause_level", "dB", pauses),
+    ):
+        for label, values in figures.items():
+            say(name, float(np.mean(values)), unit, f"{system.name}, {label}", len(values))
+    for label, texts in meant.items():
+        wer = word_errors(texts, heard[label])
+        say("separation_wer", wer, "share", f"{system.name}, {label}", len(texts))
+    clean(system, judges)
+    above_8_khz(system, judges)
+    say("separation_cpu", spent / seconds, "CPU s per s", system.name)
+
+
+def pause_level(case: Case, speech: Samples) -> float:
+    """dB of what is left against the background, a tenth of a second away from all speech."""
+    quiet = np.ones(speech.shape[1], bool)
+    for (start, stop), _ in case.scene.said:
+        quiet[max(0, start - RATE // 10) : stop + RATE // 10] = False
+    bed = (case.mixture.samples - case.scene.speech)[:, quiet]
+    return 10 * float(np.log10(energy(speech[:, quiet]) / energy(bed) + 1e-10))
+
+
+def clean(system: System, judges: Judges) -> None:
+    """What a system does to speech that has no background."""
+    values = []
+    for scene in {c.scene.name: c.scene for c in cases() if c.scene.kind == "noise"}.values():
+        found = system.speech(Audio(scene.speech, RATE), judges.spans(scene.speech))
+        values.append(si_sdr(found, scene.speech))
+    say("clean_si_sdr", min(99.0, float(np.mean(values))), "dB", system.name, len(values))
+
+
+def above_8_khz(system: System, judges: Judges) -> None:
+    """dB of speech lost above 8.3 kHz; the noise ends at 8 kHz, so what is there is speech."""
+    from scipy.signal import butter, sosfiltfilt
+
+    high = butter(12, 8300, "highpass", fs=RATE, output="sos")
+    for label, level_db in (("alone", None), ("noise 10 dB", 10)):
+        losses = []
+        for _, speech in wideband():
+            mixture = speech
+            if level_db is not None:
+                share = np.sqrt(energy(speech) / speech.size) * 10 ** (-level_db / 20)
+                mixture = speech + noise(speech.shape[1]) * np.float32(share)
+            found = system.speech(Audio(mixture, RATE), judges.spans(mixture))
+            before, after = (energy(sosfiltfilt(high, x)) for x in (speech, found))
+            losses.append(10 * float(np.log10(before / max(after, 1e-12))))
+        subject = f"{system.name}, {label}"
+        say("loss_above_8_khz", float(np.mean(losses)), "dB", subject, len(losses))
+
+
+def energy(samples: Samples) -> float:
+    return float(np.sum(np.square(samples, dtype=np.float64)))
+
+
+def score_clean_speech(judges: Judges) -> None:
+    """What the judges say of the speech itself: the best that a system could get."""
+    whole = {c.scene.name: c.scene for c in cases()}.values()
+    values = [judges.quality(s.speech) for s in whole]
+    say("dnsmos", float(np.mean(values)), "MOS", "clean speech", len(values))
+    texts = [text for s in whole for _, text in s.said]
+    heard = [text for s in whole for text in judges.heard(s, s.speech)]
+    say("separation_wer", word_errors(texts, heard), "share", "clean speech", len(texts))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="the separation figures")
+    parser.add_argument("--weights", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--only", choices=("background", "talkers"))
+    options = parser.parse_args()
+    check_unheard()
+    judges = Judges()
+    with tempfile.TemporaryDirectory() as folder:
+        if options.weights:
+            systems, talkers = of_weights(options.weights, Path(folder))
+        else:
+            systems, talkers = installed()
+        if options.only != "talkers":
+            if not options.weights:
+                score_clean_speech(judges)
+            for system in systems:
+                score_speech(system, judges)
+        if options.only != "background":
+            if not options.weights:
+                score_untouched(judges.read)
+            for talker in talkers:
+                score_talkers(talker, judges.read)
+    if not options.weights:
+        weigh(options.only)
+
+
+def weigh(only: str | None) -> None:
+    """Memory of the engines, and megabytes of what the package carries."""
+    for stage, name in (("separation", "podtool"), ("talkers", "podtool")):
+        if only in (None, {"separation": "background"}.get(stage, stage)):
+            if engines.availability(stage, name, context()).available:
+                say("peak_memory", peak_memory(stage, name), "MB", f"{stage}, {name}")
+    files = [p for p in (ROOT / "src").rglob("*") if p.suffix in (".safetensors", ".onnx")]
+    say("shipped_weights", sum(p.stat().st_size for p in files) / 1e6, "MB", n=len(files))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
