@@ -1,8 +1,8 @@
 """Backgrounds out of nothing: noises and music beds, no two alike, at 16 kHz.
 
 Few recordings may be trained on freely, and a network learns those by heart; these are for it to
-meet something else every time. Each is a function of the generator's state alone and costs 1 to 3
-ms for 4 s: noise is shaped in the spectrogram (random magnitudes, kept random phases), pads are
+meet something else every time. Each is a function of the generator's state alone and costs some
+3 ms for 4 s: noise is shaped in the spectrogram (random magnitudes, kept random phases), pads are
 periodic wide-band partials by one inverse FFT for each chord (P. Nasca's PADsynth), and notes are
 played from a bank of 256 sampled instruments, themselves synthetic, as a sampler would.
 """
@@ -41,7 +41,7 @@ def noise(rng: np.random.Generator, frames: int) -> Samples:
     more = int(rng.integers(0, 3)) if out.any() else int(rng.integers(1, 3))
     for kind in rng.choice(len(others), more, p=weights):
         out += others[kind](rng, frames) * np.float32(10 ** (rng.uniform(-18, 6) / 20))
-    return _level(out)
+    return _level(out) if out.any() else _texture(rng, frames)
 
 
 def music(rng: np.random.Generator, frames: int) -> Samples:
@@ -56,6 +56,8 @@ def music(rng: np.random.Generator, frames: int) -> Samples:
     for part, played in zip(parts, layers, strict=True):
         if played:
             out += _level(part(rng, song)) * np.float32(10 ** (rng.uniform(-14, 0) / 20))
+    if not out.any():  # a rest as long as the scene
+        out = _pads(rng, song)
     if rng.random() < 0.35:
         out = _reverberated(rng, out)
     if rng.random() < 0.4:
@@ -259,7 +261,7 @@ def _pads(rng: np.random.Generator, song: _Song) -> Samples:
     octave = int(rng.integers(1, 4))
     slope, width = rng.uniform(0.5, 2.5), 10 ** rng.uniform(-3.3, -1.7)
     odd = rng.uniform(0, 1)  # the even partials' share
-    formant = _colour(rng, _LOOP // 2 + 1)[:: _LOOP // 512] ** rng.uniform(0, 0.7)
+    formant = _colour(rng, 257) ** rng.uniform(0, 0.7)
     attack = int(10 ** rng.uniform(-2, 0) * RATE)
     drone = rng.random() < 0.15
     tremolo = _envelope(rng, song.frames // _STEP + 2, 0.01) if rng.random() < 0.3 else None
@@ -399,10 +401,18 @@ class _Voice:
         self._root_hz = _root_hz(octave)
         self._attack = int(10 ** rng.uniform(-3, -1) * RATE)
         self._release = int(10 ** rng.uniform(-2, -0.5) * RATE)
+        self._played: dict[tuple[float, int], Samples] = {}
 
     def note(
         self, hz: float, length: int, gain: float, vibrato: tuple[float, float] | None = None
     ) -> Samples:
+        """Of about `length` and its release; `vibrato` is in Hz and a share of the pitch."""
+        key = (hz, length)
+        if vibrato is not None or key not in self._played:
+            self._played[key] = self._render(hz, length, vibrato)
+        return self._played[key] * np.float32(gain)
+
+    def _render(self, hz: float, length: int, vibrato: tuple[float, float] | None) -> Samples:
         ratio = hz / self._root_hz
         while ratio > 1:
             ratio /= 2
@@ -414,12 +424,12 @@ class _Voice:
             place = np.clip(place + sway * np.float32(ratio * vibrato[1] / turn), 0, _NOTE - 2)
         whole = place.astype(np.int32)
         place -= whole
-        here = self._sample[whole]
-        note = here + (self._sample[whole + 1] - here) * place
+        note = self._sample[whole]
+        note += (self._sample[whole + 1] - note) * place
         attack, release = min(self._attack, length // 2), min(self._release, length // 2)
-        note[:attack] *= np.linspace(0, 1, attack, dtype=np.float32)
-        note[length - release :] *= np.linspace(1, 0, release, dtype=np.float32)
-        return np.asarray(note * np.float32(gain), np.float32)
+        note[:attack] *= np.arange(attack, dtype=np.float32) / np.float32(attack)
+        note[length - release :] *= np.arange(release, 0, -1, dtype=np.float32) / release
+        return note
 
 
 def _root_hz(octave: int) -> float:
@@ -464,8 +474,8 @@ def _instrument(number: int, octave: int) -> Samples:
 
 
 def _reverberated(rng: np.random.Generator, samples: Samples) -> Samples:
-    """A hall: noise that decays within .3 to 2 s."""
-    length = int(RATE * 10 ** rng.uniform(-0.5, 0.3))
+    """A hall: noise that decays within .25 to 1.6 s."""
+    length = int(RATE * 10 ** rng.uniform(-0.6, 0.2))
     t = np.arange(length, dtype=np.float32) / length
     tail = _white(rng, length) * np.exp(-6.9 * t)
     tail[1:] += tail[:-1] * np.float32(rng.uniform(0, 0.9))
