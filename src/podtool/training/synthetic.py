@@ -27,6 +27,7 @@ _INSTRUMENTS = 256
 _LOOP = 1 << 15  # of a pad
 _NOTE = int(1.5 * RATE)  # of a sampled instrument
 _TOP_HZ = 7600.0
+_CREST = 20.0
 _SCALES = (
     (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10), (0, 2, 4, 5, 7, 9, 10),
     (0, 2, 3, 5, 7, 8, 11), (0, 2, 4, 7, 9), (0, 3, 5, 7, 10), (0, 1, 4, 5, 7, 8, 10),
@@ -37,11 +38,14 @@ def noise(rng: np.random.Generator, frames: int) -> Samples:
     """(frames,) float32, RMS 1: one to three of wind, rain, hum, engines, steps, birds, alarms."""
     others = (_hum, _impacts, _chirps, _alarm, _texture)
     weights = (0.25, 0.35, 0.13, 0.07, 0.2)
-    out = _texture(rng, frames) if rng.random() < 0.75 else np.zeros(frames, np.float32)
-    more = int(rng.integers(0, 3)) if out.any() else int(rng.integers(1, 3))
+    ground = rng.random() < 0.75  # otherwise there is but a faint one, as in any recording
+    out = _texture(rng, frames) * np.float32(1 if ground else 10 ** (-rng.uniform(15, 40) / 20))
+    more = int(rng.integers(0 if ground else 1, 3))
     for kind in rng.choice(len(others), more, p=weights):
         out += others[kind](rng, frames) * np.float32(10 ** (rng.uniform(-18, 6) / 20))
-    return _level(out) if out.any() else _texture(rng, frames)
+    out -= out.mean()
+    # A lone click would otherwise push a whole scene, which has to stay below full scale, down.
+    return _level(np.clip(_level(out), -_CREST, _CREST))
 
 
 def music(rng: np.random.Generator, frames: int) -> Samples:
@@ -77,7 +81,8 @@ def _texture(rng: np.random.Generator, frames: int) -> Samples:
     for number in range(int(rng.integers(1, 4))):
         envelope = _envelope(rng, blocks, hop / RATE)
         colour = _colour(rng, hop + 1) * 10 ** (-rng.uniform(0, 12) * number / 20)
-        gain += np.outer(envelope, colour).astype(np.float32)
+        gain += np.outer(envelope.astype(np.float32), colour.astype(np.float32))
+    gain[:, 0] = 0
     spectra = _random_spectra(rng, blocks * (hop + 1)).reshape(blocks, hop + 1) * gain
     pieces = scipy.fft.irfft(spectra, axis=1, overwrite_x=True)
     pieces *= np.sin(np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size)  # powers sum to 1
