@@ -77,6 +77,9 @@ def test_a_texture_has_the_colour_and_the_envelope_asked_for(
 
     monkeypatch.setattr(synthetic, "_colour", colour)
     monkeypatch.setattr(synthetic, "_envelope", envelope)
+    monkeypatch.setattr(
+        synthetic, "_played", lambda _, hz: np.zeros(len(hz), np.float32)
+    )  # no beat
     for seed in range(6):
         made = synthetic._texture(_rng(seed), 4 * RATE)
         power = _spectrum(made)

@@ -73,14 +73,15 @@ def music(rng: np.random.Generator, frames: int) -> Samples:
 
 
 def _texture(rng: np.random.Generator, frames: int) -> Samples:
-    """Noise whose spectrum changes: up to three colours, each with an envelope of its own."""
+    """Noise whose spectrum changes: one to nine colours, each with an envelope of its own."""
     size = int(rng.choice((256, 512, 1024)))
     hop = size // 2
     blocks = frames // hop + 2
     gain = np.zeros((blocks, hop + 1), np.float32)
-    for number in range(int(rng.integers(1, 4))):
+    crowd = rng.random() < 0.15  # or many drops, or a stream
+    for number in range(int(rng.integers(5, 10) if crowd else rng.integers(1, 4))):
         envelope = _envelope(rng, blocks, hop / RATE)
-        colour = _colour(rng, hop + 1) * 10 ** (-rng.uniform(0, 12) * number / 20)
+        colour = _colour(rng, hop + 1) * 10 ** (-rng.uniform(0, 12) * min(number, 2) / 20)
         gain += np.outer(envelope.astype(np.float32), colour.astype(np.float32))
     gain[:, 0] = 0
     spectra = _random_spectra(rng, blocks * (hop + 1)).reshape(blocks, hop + 1) * gain
