@@ -89,7 +89,7 @@ class PodtoolSeparation:
         low = self._network.backward(masked, len(heard))
         if rate == RATE:
             return low
-        gain = self._network.guide(masked[None], spectrum)
+        gain = self._network.guide(masked[None], spectrum, rate)
         voice: Samples = widen(low[None], heard, samples, rate, gain)[0]
         return voice
 
@@ -280,24 +280,26 @@ class Network:
         after = (found[1], found[2]) if shape.causal else (np.zeros(0, np.float32),) * 2
         return pairs, after
 
-    def guide(self, voices: Spectrum, spectrum: Spectrum) -> Samples:
-        """(s, k, bins) of voices in (k, bins) -> (s, k): their gain in `GUIDE_HZ`, 0 to 1."""
-        low, high = (round(f * self.shape.window / RATE) for f in GUIDE_HZ)
+    def guide(self, voices: Spectrum, spectrum: Spectrum, rate: int) -> Samples:
+        """(s, k, bins) of voices in (k, bins) -> (s, k): their gain in `GUIDE_HZ`, 0 to 1.
+
+        A recording of a rate under 16 kHz has its guide as far down as its band ends.
+        """
+        share = min(1.0, rate / RATE)
+        low, high = (round(share * f * self.shape.window / RATE) for f in GUIDE_HZ)
         own = (np.abs(voices[..., low:high]) ** 2).sum(-1)
         all_of_it = (np.abs(spectrum[:, low:high]) ** 2).sum(-1)
         return np.asarray(np.sqrt(np.clip(own / (all_of_it + _TINY), 0, 1)), np.float32)
 
 
 def widen(low: Samples, heard: Samples, samples: Samples, rate: int, gains: Samples) -> Samples:
-    """Voices at 16 kHz (s, n) -> the same at `rate` (s, m), with what `samples` has above 8 kHz.
+    """Voices at 16 kHz (s, n) -> the same at `rate` (s, m), with what 16 kHz do not hold of `samples`.
 
     `heard` (n,) is `samples` (m,) at 16 kHz; `gains` (s, k) are for frames evenly over it.
     """
     frames = len(samples)
     back = resample(Audio(np.concatenate([heard[None], low]), RATE), rate).samples
     back = np.pad(back, ((0, 0), (0, max(0, frames - back.shape[1]))))[:, :frames]
-    if rate < RATE:
-        return np.ascontiguousarray(back[1:])
     above = samples - back[0]
     at = np.linspace(0, frames, gains.shape[1])
     now = np.arange(frames)

@@ -77,7 +77,8 @@ class BandSplit(nn.Module):
         self.norm = nn.LayerNorm(p.channels)
         self.widen = BandLinear(count, p.channels, 2 * p.channels)
         self.decode = BandLinear(count, 2 * p.channels, p.talkers * 2 * widest)
-        with torch.no_grad():  # training begins from equal shares of the mixture
+        with torch.no_grad():  # training begins from about equal shares of the mixture
+            self.decode.weight.mul_(0.1)
             self.decode.bias.view(count, p.talkers, 2, widest)[:, :, 0] = 1 / p.talkers
 
     def forward(
