@@ -1,4 +1,4 @@
-"""`podtool separate`: speech apart from music and noise."""
+"""`podtool separate`: speech apart from music and noise, and people apart from each other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .audio_out import copy_to_stdout
 from .shared import Device, EngineName, Force, Input, Out, OutDir, Preset, Settings, TimingsFlag
 
 if TYPE_CHECKING:
-    from podtool.artifacts import Row
+    from podtool.artifacts import Row, Turn
     from podtool.engines.protocols import EngineContext
     from podtool.progress import OnProgress, Timings
     from podtool.segments import Span
@@ -21,11 +21,21 @@ OneStem = Annotated[
     str | None, typer.Option("--stem", help="Only this one, to -o: speech or background.")
 ]
 
+BySpeaker = Annotated[
+    bool, typer.Option("--speakers", help="One stem per speaker, speaker-LABEL.wav.")
+]
+TurnsFile = Annotated[
+    Path | None,
+    typer.Option("--turns", help="Who speaks when, for --speakers (rows, RTTM, ...)."),
+]
+
 
 def separate(
     input: Input,
     out_dir: OutDir = None,
     stem: OneStem = None,
+    speakers: BySpeaker = False,
+    turns: TurnsFile = None,
     output: Out = None,
     engine: EngineName = None,
     force: Force = False,
@@ -39,6 +49,9 @@ def separate(
     Both go to --out-dir as float WAV, with `stem` rows on stdout; or one of them with
     --stem NAME -o FILE ('-' for stdout). Rows that bring turns tell where somebody speaks;
     without them a voice detector does.
+
+    --speakers splits the speech further, a stem for each person over the whole recording; where
+    nobody talks over them it is the speech as it was. Without turns the recording is diarized.
     """
     import tempfile
 
@@ -49,6 +62,11 @@ def separate(
     from podtool.rowio import of_kind
     from podtool.stages.separate import STEMS, SeparateParams
 
+    if speakers or turns is not None:
+        if out_dir is None or stem is not None or not speakers:
+            raise UsageError("stems of speakers go to a folder", "--speakers --out-dir FOLDER")
+        _by_speaker(input, out_dir, turns, engine, force, preset, settings, device, timings)
+        return
     if (out_dir is None) == (stem is None):
         raise UsageError("where to?", "Give --out-dir FOLDER, or --stem NAME with -o FILE.")
     if stem is not None and (stem not in STEMS or output is None):
@@ -91,6 +109,96 @@ def separate(
         to_stdout=False,
     )
     shared.note(f"speech + background - mixture: {numbers['stems_sum_error']:g} at most")
+
+
+def _by_speaker(
+    input: str,
+    out_dir: Path,
+    turns_file: Path | None,
+    engine: str | None,
+    force: bool,
+    preset: str | None,
+    settings: list[str] | None,
+    device: str | None,
+    timings: bool,
+) -> None:
+    """Speech from background first, then speech into its speakers."""
+    import tempfile
+
+    from podtool.artifacts import Metric, Stem
+    from podtool.audio import open_audio
+    from podtool.errors import InputError
+    from podtool.pipeline import separate_file, speaker_paths, talkers_file
+    from podtool.progress import Timings
+    from podtool.rowio import of_kind
+    from podtool.segments import Span, union
+    from podtool.stages.separate import SeparateParams
+    from podtool.stages.talkers import TalkersParams
+
+    shared.refuse_existing(out_dir / "background.wav", force)
+    given = shared.read_input(input, None)
+    params = shared.resolve_params(SeparateParams, {"engine": engine}, preset, settings)
+    apart = shared.resolve_params(TalkersParams, {}, preset, settings)
+    shared.warn_of_oddities(given.audio)
+    context, parts = shared.context(device), Timings()
+    rows: list[Row] = [r for r in given.rows if not isinstance(r, Stem)]
+    with shared.progress() as observe:
+        turns, found = _turns(given, turns_file, context, preset, settings, parts, observe)
+        rows += found
+        if not turns:
+            raise InputError("no speech was found: there are no speakers to separate")
+        for path in speaker_paths(out_dir, [t.speaker for t in turns]).values():
+            shared.refuse_existing(path, force)
+        spans = union(Span(t.start, t.end) for t in turns)
+        out_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".podtool-", dir=out_dir) as scratch:
+            made = separate_file(
+                given.audio, given.recording, context, params, Path(scratch), parts, observe, spans
+            )  # fmt: skip
+            speech = next(s for s in of_kind(made, Stem) if s.name == "speech")
+            with open_audio(speech.path) as voices:
+                stems = talkers_file(
+                    voices, given.recording, turns, context, apart, out_dir, parts, observe,
+                    given.audio, speech.sha256,
+                )  # fmt: skip
+    told = shared.timing_rows(parts, "separate") if timings else []
+    shared.write_out([*rows, made[0], *stems, *told], None)
+    metrics = of_kind(stems, Metric)
+    shared.table(
+        f"{given.recording.id}: stems",
+        ["stem", "share of energy"],
+        [(m.subject or "", f"{m.value:.1%}") for m in metrics if m.name == "energy_share"],
+        to_stdout=False,
+    )
+    error = next(m.value for m in metrics if m.name == "stems_sum_error")
+    shared.note(f"all stems - mixture: {error:g} at most")
+
+
+def _turns(
+    given: shared.Source,
+    turns_file: Path | None,
+    context: EngineContext,
+    preset: str | None,
+    settings: list[str] | None,
+    parts: Timings,
+    observe: OnProgress,
+) -> tuple[list[Turn], list[Row]]:
+    """The turns of --turns, of the rows, or of a diarization; and the rows that are new."""
+    from podtool.artifacts import Turn
+    from podtool.pipeline import diarize_file
+    from podtool.replace.steps import given_turns
+    from podtool.rowio import of_kind
+    from podtool.stages.diarize import DiarizeParams
+
+    if turns_file is not None:
+        found = given_turns(str(turns_file), given.recording)
+        return of_kind(found, Turn), found
+    turns = [t for t in of_kind(given.rows, Turn) if t.recording == given.recording.id]
+    if turns:
+        return turns, []
+    params = shared.resolve_params(DiarizeParams, {}, preset, settings)
+    found = diarize_file(given.audio, given.recording, context, params, parts, observe)
+    return of_kind(found, Turn), found
 
 
 def _speech(

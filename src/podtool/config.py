@@ -25,6 +25,7 @@ P = TypeVar("P")
 
 STAGES = {
     "separate": "podtool.stages.separate:SeparateParams",
+    "talkers": "podtool.stages.talkers:TalkersParams",
     "diarize": "podtool.stages.diarize:DiarizeParams",
     "transcribe": "podtool.stages.transcribe:TranscribeParams",
     "align": "podtool.stages.align:AlignParams",

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from podtool.stages.diarize import DiarizeParams
     from podtool.stages.reconstruct import ReconstructParams
     from podtool.stages.separate import SeparateParams
+    from podtool.stages.talkers import TalkersParams
     from podtool.stages.transcribe import TranscribeParams
 
 log = logging.getLogger(__name__)
@@ -179,6 +180,118 @@ def separate_file(
         Metric("stems_sum_error", summary.sum_error, "samples"),
     ]
     return [provenance.provenance(key), *stems, *told]
+
+
+# ---------------------------------------------------------------- talkers
+
+
+def talkers_key(
+    recording: Recording,
+    turns: Sequence[Turn],
+    context: EngineContext,
+    params: TalkersParams,
+    heard: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Components:
+    """What the stems of speakers depend on; `heard` is the hash of the audio separated.
+
+    `labels`: of whom a stem is written, None: of all. Without overlaps no engine is part of it.
+    """
+    from podtool.stages.overlaps import overlaps
+
+    infos = {}
+    if overlaps(turns, params):
+        infos = {
+            "talkers": engine_info("talkers", params.engine, context),
+            "embedding": engine_info("embedding", "campplus", context),
+        }
+    inputs = {"audio": heard or recording.sha256, "turns": content_of(turns)}
+    if labels is not None:
+        inputs["labels"] = key_of({"labels": sorted(labels)})
+    return provenance.components("talkers", context, infos, params, inputs)
+
+
+def talkers_file(
+    audio: AudioSource,
+    recording: Recording,
+    rows: Sequence[Row],
+    context: EngineContext,
+    params: TalkersParams,
+    out_dir: Path,
+    timings: Timings | None = None,
+    on_progress: OnProgress = ignore,
+    mixture: AudioSource | None = None,
+    heard: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> list[Row]:
+    """Writes speaker-<label>.wav for each speaker of the turns in `rows`, and background.wav.
+
+    `audio` is the recording or its speech stem, `heard` the hash of it where it is not the
+    recording itself, `mixture` the recording then: the background is what the stems leave of it.
+    With `labels` only their stems are written, and no background. Rows: provenance, stems,
+    metrics. Raises EngineUnavailableError or ModelError where people talk at once and no engine
+    tells them apart, OutputError.
+    """
+    from podtool.stages.overlaps import overlaps
+    from podtool.stages.talkers import TalkerSummary, talkers
+
+    timings = timings if timings is not None else Timings()
+    turns = of_kind(rows, Turn)
+    key = talkers_key(recording, turns, context, params, heard, labels)
+    engine = embedder = None
+    if overlaps(turns, params):
+        with timings.part("load"):
+            engine = load("talkers", params.engine, context)
+            embedder = load("embedding", "campplus", context)
+    paths = speaker_paths(out_dir, [t.speaker for t in turns] if labels is None else labels)
+    background = out_dir / "background.wav"
+    summary = TalkerSummary()
+    with timings.part("talkers"), ExitStack() as stack:
+
+        def writer(path: Path) -> AudioWriter:
+            return stack.enter_context(
+                AudioWriter(path, audio.sample_rate, audio.channels, "float")
+            )
+
+        writers = {label: writer(path) for label, path in paths.items()}
+        rest = writer(background) if labels is None else None
+        for block in talkers(audio, turns, engine, embedder, params, mixture, on_progress):
+            for label, each in writers.items():
+                each.write(block.stems[label])
+            if rest is not None:
+                rest.write(block.background)
+            summary.add(block)
+    made: list[tuple[str, Path, str | None]] = [
+        (f"speaker:{label}", path, label) for label, path in paths.items()
+    ]
+    if labels is None:
+        made.append(("background", background, None))
+    stems = [
+        Stem(
+            id=f"{recording.id}-{speaker or name}",
+            recording=recording.id,
+            name=name,
+            path=str(path.absolute()),
+            sha256=sha256_of(path),
+            sample_rate=audio.sample_rate,
+            channels=audio.channels,
+            frames=audio.frames,
+            speaker=speaker,
+        )
+        for name, path, speaker in made
+    ]
+    return [provenance.provenance(key), *stems, *summary.metrics()]
+
+
+def speaker_paths(out_dir: Path, labels: Sequence[str]) -> dict[str, Path]:
+    """Label -> the file of that speaker's stem; no two labels share one."""
+    paths: dict[str, Path] = {}
+    for label in sorted(set(labels)):
+        path = out_dir / f"speaker-{_file_name(label)}.wav"
+        while path in paths.values():
+            path = path.with_stem(f"{path.stem}-2")
+        paths[label] = path
+    return paths
 
 
 # ---------------------------------------------------------------- transcribe

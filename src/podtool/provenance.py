@@ -14,6 +14,7 @@ from podtool.keys import Components, key_of
 STAGE_VERSIONS = {  # bump one when the stage gives another output for the same input
     "decode": "1",
     "separate": "1",
+    "talkers": "1",
     "diarize": "1",
     "transcribe": "1",
     "clone": "1",

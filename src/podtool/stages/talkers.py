@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from podtool.artifacts import Turn
+from podtool.artifacts import Metric, Turn
 from podtool.audio import Audio, AudioSource
 from podtool.dsp import ramp
 from podtool.errors import EngineFailure, EngineUnavailableError, InputError, PodtoolError
@@ -72,6 +72,40 @@ class TalkerBlock:
     mixture: Audio
     stems: dict[str, Audio]
     background: Audio
+
+
+@dataclass(slots=True)
+class TalkerSummary:
+    """What is said about a run, from its blocks."""
+
+    energy: dict[str, float] = field(default_factory=dict)
+    background: float = 0.0
+    sum_error: float = 0.0
+
+    def add(self, block: TalkerBlock) -> None:
+        """Count a block; the sum error is that to the mixture, summed in float32 as readers do."""
+        total = block.background.samples
+        for label, stem in block.stems.items():
+            self.energy[label] = self.energy.get(label, 0.0) + _energy(stem.samples)
+            total = total + stem.samples
+        self.background += _energy(block.background.samples)
+        error = float(np.abs(total - block.mixture.samples).max(initial=0.0))
+        self.sum_error = max(self.sum_error, error)
+
+    def metrics(self) -> list[Metric]:
+        """Each stem's share of the energy of all, and the sum error."""
+        whole = sum(self.energy.values()) + self.background
+        shares = {f"speaker:{k}": v for k, v in self.energy.items()}
+        shares["background"] = self.background
+        told = [
+            Metric("energy_share", round(v / whole, 6) if whole else 0.0, "share", k)
+            for k, v in shares.items()
+        ]
+        return [*told, Metric("stems_sum_error", self.sum_error, "samples")]
+
+
+def _energy(samples: Samples) -> float:
+    return float(np.sum(np.square(samples, dtype=np.float64)))
 
 
 def talkers(
