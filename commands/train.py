@@ -60,6 +60,12 @@ def separator(
         Path | None,
         typer.Option("--cache", help="Folder of the decoded audio, to share between trainings."),
     ] = None,
+    changed: Annotated[
+        bool,
+        typer.Option(
+            "--changed", help="Go on though the recipe has changed since (not its shape)."
+        ),
+    ] = False,
     licence: Licence = "not stated",
 ) -> None:
     """Train a separator; Ctrl-C saves, and the same command goes on from there.
@@ -87,7 +93,7 @@ def separator(
 
     output.mkdir(parents=True, exist_ok=True)
     with FolderLock(output / "lock"):
-        trainer = Trainer(chosen, data, output, device, start, workers, cache)
+        trainer = Trainer(chosen, data, output, device, start, workers, cache, changed)
         if unmatched := trainer.data.unmatched:
             shared.warn(f"the recipe names what no manifest has: {', '.join(unmatched)}")
         provenance = _provenance(chosen, data)

@@ -75,7 +75,24 @@ def tone(tmp_path: Path) -> Path:
 @pytest.fixture()
 def tiny_training(tmp_path: Path) -> tuple[Path, Path]:
     """A recipe that trains in a second, and a manifest of six voices that are buzzes, and noise."""
-    folder = tmp_path / "corpus"
+    return write_tiny_training(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_trained(app: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what `podtool train separator` makes of it; to be copied, not changed."""
+    place = tmp_path_factory.mktemp("trained")
+    recipe, manifest = write_tiny_training(place)
+    command = ["train", "separator", recipe, "--data", manifest, "-o", place / "run"]
+    done = CliRunner().invoke(app, [*map(str, command), "--licence", "MIT"])
+    assert done.exit_code == 0, done.stderr
+    (place / "run" / "rows.jsonl").write_text(done.stdout)
+    (place / "run" / "stderr.txt").write_text(done.stderr)
+    return place / "run"
+
+
+def write_tiny_training(place: Path) -> tuple[Path, Path]:
+    folder = place / "corpus"
     folder.mkdir()
     rng = np.random.default_rng(5)
     t = np.arange(24000) / 16000
@@ -92,7 +109,7 @@ def tiny_training(tmp_path: Path) -> tuple[Path, Path]:
         rows.append({"path": name, "kind": "noise", "corpus": "Hisses"})
     manifest = folder / "MANIFEST.jsonl"
     manifest.write_text("".join(json.dumps({**row, "licence": "CC0-1.0"}) + "\n" for row in rows))
-    recipe = tmp_path / "tiny.toml"
+    recipe = place / "tiny.toml"
     recipe.write_text(TINY_RECIPE)
     return recipe, manifest
 

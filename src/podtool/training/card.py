@@ -72,6 +72,8 @@ def _what(licence: str, facts: Mapping[str, Any], rows: Sequence[Row], weights: 
             f"{recipe['mixing']['seconds']:g} s, {hours:.1f} h, by podtool {facts['podtool']}",
         ),
     ]
+    for earlier in facts.get("earlier") or ():
+        told.append((f"to step {earlier['step']}", f"recipe of digest `{earlier['digest']}`"))
     if start := facts.get("start"):
         told.append(("began as", f"`{start['name']}`, sha256 `{start['sha256']}`"))
     return _table(("", ""), told)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from podtool.training import files
 
 log = logging.getLogger(__name__)
 
 
 def write(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """`rows` of one training to `path` (.csv), and to the same name with .png."""
+    """`rows` of one training to `path` (.csv), and to the same name with .png: OutputError."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, names)
-        table.writeheader()
-        table.writerows(rows)
-    part.replace(path)
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, names)
+    table.writeheader()
+    table.writerows(rows)
+    files.write(path, text.getvalue().encode())
     try:
         draw(rows, path.with_suffix(".png"))
     except ImportError:
@@ -44,4 +46,6 @@ def draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=110)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    files.write(path, picture.getvalue())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from podtool.audio import sha256_of
 from podtool.errors import InputError, ModelError, OutputError
 from podtool.store.table import ModelTable
+from podtool.training import files
 
 BEST, ABOUT, CURVE = "best.safetensors", "training.json", "curve.csv"  # as the trainer names them
 _CONVERT = "podtool.engines.separation_podtool:convert"
@@ -52,14 +52,14 @@ def export(
     entry = ""
     for suffix, path in places.items():
         if suffix == ".safetensors":
-            _write(path, weights.read_bytes())
+            files.write(path, weights.read_bytes())
             entry = table_entry(name, licence, facts, path)
         elif suffix == ".onnx":
-            _write(path, _onnx(weights))
+            files.write(path, _onnx(weights))
         elif suffix == ".md":
-            _write(path, _card(folder, name, licence, facts).encode())
+            files.write(path, _card(folder, name, licence, facts).encode())
         elif (picture := (folder / CURVE).with_suffix(suffix)).is_file():
-            _write(path, picture.read_bytes())
+            files.write(path, picture.read_bytes())
     return Exported(tuple(p for p in places.values() if p.is_file()), entry)
 
 
@@ -93,7 +93,7 @@ def add_entry(entry: str, table: Path) -> None:
     if taken := sorted(ids & known):
         raise ModelError(f"there is a model {', '.join(taken)} already", "Give another --id.")
     before = table.read_text("utf-8").rstrip() + "\n\n" if table.exists() else ""
-    _write(table, (before + entry).encode())
+    files.write(table, (before + entry).encode())
 
 
 def _pairs(values: dict[str, Any]) -> list[str]:
@@ -154,17 +154,3 @@ def _onnx(weights: Path) -> bytes:
         target = Path(scratch) / "separator.onnx"
         convert(weights, target)
         return target.read_bytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error.strerror}") from None

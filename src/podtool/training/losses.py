@@ -27,6 +27,10 @@ class LossParams:
     spectral: float = 10.0  # weight of the distance of compressed magnitudes
     window: int = 512  # of those, in samples
 
+    def __post_init__(self) -> None:
+        if self.window < 16:
+            raise ValueError("window is at least 16 samples")
+
 
 def loss(
     estimate: Tensor,

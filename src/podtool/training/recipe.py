@@ -14,7 +14,7 @@ from typing import Any, Literal
 from podtool.config import from_table
 from podtool.engines.separation_podtool_model import NetworkParams
 from podtool.errors import ConfigError
-from podtool.training.corpus import DataParams
+from podtool.training.corpus import RATE, DataParams
 from podtool.training.losses import LossParams
 from podtool.training.mixing import MixingParams
 
@@ -38,6 +38,16 @@ class TrainingParams:
     validation_scenes: int = 60
     patience: int = 20  # validations without a better one, then training stops
     rooms: int = 200  # simulated
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps", "batch", "accumulate", "checkpoint_every", "validate_every",
+            "validation_scenes", "patience", "rooms",
+        ):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is at least 1")
+        if not 0 <= self.ema < 1 or not 0 <= self.decay_share <= 1:
+            raise ValueError("ema and decay_share are shares of 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +108,8 @@ def read_recipe(name: str | Path) -> Recipe:
         k: from_table(kind, data.get(k, {}), f"{where}, [{k}]") for k, kind in _TABLES.items()
     }
     recipe = from_table(Recipe, plain, where, ready=tables)
+    if recipe.network.sample_rate != RATE:
+        raise ConfigError(f"{where}: network.sample_rate is {RATE}, as the scenes are")
     talkers = 1 if recipe.task == "background" else recipe.mixing.talkers
     if recipe.network.talkers != talkers:
         have = recipe.network.talkers

@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import math
-import os
 import signal
 import tempfile
 import time
@@ -30,9 +29,9 @@ from torch.utils.data import DataLoader, Dataset
 from podtool import __version__
 from podtool.audio import sha256_of
 from podtool.engines.separation_podtool_model import BandSplit, load, save, separate
-from podtool.errors import ConfigError, EngineFailure, InputError, ModelError, OutputError
+from podtool.errors import ConfigError, EngineFailure, InputError, ModelError
 from podtool.progress import OnProgress, Progress, ignore
-from podtool.training import curve, widen
+from podtool.training import curve, files, widen
 from podtool.training.corpus import Corpus, read_corpus
 from podtool.training.losses import assign, loss, si_sdr
 from podtool.training.mixing import Mixer
@@ -104,16 +103,19 @@ class Trainer:
         start: Path | None = None,
         workers: int = 0,
         cache: Path | None = None,
+        changed: bool = False,
     ) -> None:
         """`start`: weights to begin with, where the folder has none; it may be of the causal form.
 
         `cache`: folder of the decoded audio, which trainings on the same data can share.
+        `changed`: go on with a checkpoint of another recipe, of which only the network's shape has
+        to be the same; what counts as best begins anew, and the model card tells it.
         Raises ConfigError where the folder holds another recipe's training, InputError for data,
         ModelError for a checkpoint that cannot be read.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.recipe, self.folder, self.device, self.workers = recipe, folder, device, workers
-        before = self._read_last()
+        before = self._read_last(changed)
         self.rooms = None
         if recipe.mixing.reverb_share > 0:
             self.rooms = Rooms.make(recipe.training.rooms, recipe.seed, folder / "rooms.npz")
@@ -137,7 +139,7 @@ class Trainer:
         self._bad = 0  # steps in a row that changed nothing
         if before is not None:
             self._resume(before)
-        self._describe(manifests, start)
+        self._describe(manifests, start, before)
 
     def run(
         self,
@@ -258,9 +260,9 @@ class Trainer:
                 mixture, talkers, background, counts = (x.to(self.device) for x in batch)
                 found = self._separate(self.average, mixture, counts)
                 for k in range(len(mixture)):
-                    whole = (found, talkers, mixture, background, counts)
-                    one, *rest = (x[k : k + 1] for x in whole)
-                    losses.append(float(loss(one, *rest, params=recipe.loss)))
+                    one = slice(k, k + 1)
+                    parts = talkers[one], mixture[one], background[one], counts[one]
+                    losses.append(float(loss(found[one], *parts, recipe.loss)))
                     for name, value in scores(found[k], talkers[k], mixture[k], int(counts[k])):
                         gains.setdefault(name, []).append(value)
         row: Row = {
@@ -283,7 +285,7 @@ class Trainer:
         facts = {"recipe": self.recipe.name, "step": str(self.at.step)}
         with tempfile.TemporaryDirectory() as scratch:  # safetensors keeps its files to the owner
             save(network, Path(scratch) / name, facts)
-            self._write(name, (Path(scratch) / name).read_bytes())
+            self._write(name, _ordered((Path(scratch) / name).read_bytes()))
 
     # ------------------------------------------------------------------ files
 
@@ -297,11 +299,14 @@ class Trainer:
             )
         return found
 
-    def _describe(self, manifests: Sequence[Path], start: Path | None) -> None:
-        """What the training is made from, for `export`. Weights to start with are told once."""
+    def _describe(
+        self, manifests: Sequence[Path], start: Path | None, before: Mapping[str, Any] | None
+    ) -> None:
+        """What the training is made from, for `export`."""
         told: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            told = json.loads((self.folder / ABOUT).read_text("utf-8"))
+        if before is not None:
+            with contextlib.suppress(OSError, ValueError):
+                told = dict(json.loads((self.folder / ABOUT).read_text("utf-8")))
         facts = {
             "recipe": asdict(self.recipe),
             "digest": self.recipe.digest,
@@ -313,11 +318,13 @@ class Trainer:
             "speech_hours": round(self.data.seconds / 3600, 3),
             "validation_speakers": len(self.held_out.speakers),
             "unmatched": self.data.unmatched,
+            "earlier": told.get("earlier", []),
+            "start": told.get("start"),
         }
-        if self.at.step == 0 and start is not None:
+        if before is not None and before["recipe"] != self.recipe.digest:
+            facts["earlier"] += [{"digest": before["recipe"], "step": self.at.step}]
+        if before is None and start is not None:
             facts["start"] = {"name": start.name, "sha256": sha256_of(start)}
-        elif "start" in told:
-            facts["start"] = told["start"]
         self._write(ABOUT, json.dumps(facts, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def _checkpoint(self) -> None:
@@ -333,22 +340,10 @@ class Trainer:
         self._write(LAST, file.getbuffer())
 
     def _write(self, name: str, content: bytes | memoryview) -> None:
-        """A file of the folder, whole or not at all. Raises OutputError."""
-        part = self.folder / f".{name}.part"
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / name)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OutputError(
-                f"cannot write {self.folder / name}: {error.strerror}",
-                "The checkpoint before it is whole: make room and run the same command again.",
-            ) from None
+        hint = "The checkpoint before it is whole: make room and run the same command again."
+        files.write(self.folder / name, content, hint)
 
-    def _read_last(self) -> dict[str, Any] | None:
+    def _read_last(self, changed: bool) -> dict[str, Any] | None:
         """The folder's checkpoint, None where there is none yet."""
         path = self.folder / LAST
         if not path.exists():
@@ -359,10 +354,10 @@ class Trainer:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"{path} cannot be read: {reason}", _ANOTHER) from None
-        if digest != self.recipe.digest:
+        if digest != self.recipe.digest and not changed:
             raise ConfigError(
                 f"{self.folder} holds a training of another recipe",
-                "Give another -o, and the old weights with --start where they should be used.",
+                "Give another -o, or --changed to go on from it with the recipe as it is now.",
             )
         return state
 
@@ -377,7 +372,19 @@ class Trainer:
             reason = str(error).splitlines()[0]
             where = self.folder / LAST
             raise ModelError(f"{where} does not fit the recipe: {reason}", _ANOTHER) from None
+        if state["recipe"] != self.recipe.digest:
+            self.at.best, self.at.best_step = math.inf, self.at.step
         log.info("going on from step %d", self.at.step)
+
+
+def _ordered(weights: bytes) -> bytes:
+    """The same safetensors with its metadata in order: equal trainings give equal files."""
+    size = int.from_bytes(weights[:8], "little")
+    header = json.loads(weights[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + weights[8 + size :]
 
 
 _ANOTHER = "Give another -o, or restore the file."

@@ -18,14 +18,17 @@ def fill(network: BandSplit, source: BandSplit) -> None:
     have = source.state_dict()
     own = network.state_dict()
     filled: dict[str, Tensor] = {}
-    for name, drawn in own.items():
-        given = have.get(name)
-        if given is None and "_reverse" in name:
-            filled[name] = drawn
-        elif given is not None and given.shape == drawn.shape:
+    for name in have.keys() | own.keys():
+        given, drawn = have.get(name), own.get(name)
+        if given is not None and drawn is not None and given.shape == drawn.shape:
             filled[name] = given
-        elif given is not None and name.endswith("back.weight"):
+        elif given is None and drawn is not None and "_reverse" in name:
+            filled[name] = drawn
+        elif given is not None and drawn is not None and name.endswith("back.weight"):
             filled[name] = torch.cat((given, torch.zeros_like(given)), dim=1)
         else:
             raise ConfigError(f"the weights to start with do not fit this network: {name}")
-    network.load_state_dict(filled)
+    try:
+        network.load_state_dict(filled)
+    except RuntimeError:
+        raise ConfigError("the weights to start with do not fit this network") from None
