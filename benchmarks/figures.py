@@ -4,7 +4,8 @@
 usage: figures.py [BENCHMARK ...]      (default: all that targets.toml names)
 
 The rows of each benchmark are kept in figures/NAME.jsonl, so that one of them can be run again
-alone; the page is always made from all that are there. `figures.py --render` runs nothing.
+alone; sections of which no rows are there stay as the page has them. `figures.py --render` runs
+nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "figures"
 PAGE = ROOT / "docs" / "figures.md"
-COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
+COMPARE = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+RIVALS = {"below": operator.lt, "above": operator.gt}
 
 
 def run(name: str, arguments: list[str]) -> None:
@@ -59,12 +67,18 @@ def find(rows: list[dict[str, Any]], name: str, subject: str | None) -> float | 
 def verdict(value: float | None, target: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     if value is None:
         return "not measured"
-    if "below" in target:  # a figure of the same run, such as a rival's
-        other = find(rows, target["below"], target.get("subject"))
-        return "not measured" if other is None else ("met" if value < other else "**missed**")
+    for key, compare in RIVALS.items():
+        if key in target:  # a figure of the same run, such as a rival's
+            other = find(rows, target[key], target.get("than", target.get("subject")))
+            if other is None:
+                return "not measured"
+            return "met" if compare(value, other) else "**missed**"
     if "op" not in target:
         return ""
-    return "met" if COMPARE[target["op"]](value, target["value"]) else "**missed**"
+    compare = COMPARE[target["op"]]
+    if "goal" in target and compare(value, target["goal"]):
+        return "met, goal too"
+    return "met" if compare(value, target["value"]) else "**missed**"
 
 
 def machine() -> str:
@@ -77,7 +91,20 @@ def machine() -> str:
     return f"{os.cpu_count()} cores ({model}), Python {platform.python_version()}"
 
 
-def render(table: dict[str, Any]) -> str:
+def sections(page: str) -> dict[str, list[str]]:
+    """The lines of a page under each of its titles."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in page.splitlines():
+        if line.startswith("## "):
+            lines = found.setdefault(line[3:], [])
+        lines.append(line)
+    return found
+
+
+def render(table: dict[str, Any], page: str) -> str:
+    """The page anew; what was not measured here stays as it was."""
+    before = sections(page)
     lines = [
         "# Figures",
         "",
@@ -90,19 +117,25 @@ def render(table: dict[str, Any]) -> str:
     lines += [x for x in table.get("notes", "").strip().splitlines()] + [""]
     for name, benchmark in table["benchmark"].items():
         rows = metrics(name)
+        if not rows and benchmark["title"] in before:
+            lines += before[benchmark["title"]]
+            continue
         command = " ".join(["python", f"benchmarks/{name}.py", *benchmark.get("arguments", [])])
         lines += [f"## {benchmark['title']}", "", f"`{command}`", ""]
-        lines += ["| figure | target | reached | |", "|---|---|---|---|"]
+        targets = benchmark.get("target", [])
+        goals = any("goal" in t for t in targets)
+        lines.append(f"| figure | target |{' goal |' if goals else ''} reached | |")
+        lines.append("|---|---|---|---|" + ("---|" if goals else ""))
         used = set()
-        for target in benchmark.get("target", []):
+        for target in targets:
             subject = target.get("subject")
             used.add((target["metric"], subject))
             value = find(rows, target["metric"], subject)
             shown = "-" if value is None else f"{value:.4g}"
             wanted = target.get("text") or f"{target.get('op', '')} {target.get('value', '')}"
-            lines.append(
-                f"| {target['figure']} | {wanted} | {shown} | {verdict(value, target, rows)} |"
-            )
+            goal = f" {target.get('goal', '')} |" if goals else ""
+            end = verdict(value, target, rows)
+            lines.append(f"| {target['figure']} | {wanted} |{goal} {shown} | {end} |")
         rest = [r for r in rows if (r["name"], r.get("subject")) not in used]
         if rest:
             lines += ["", "<details><summary>all rows</summary>", ""]
@@ -113,9 +146,9 @@ def render(table: dict[str, Any]) -> str:
                 for r in rest
             ]
             lines += ["", "</details>"]
-        lines += [x for x in benchmark.get("note", "").strip().splitlines()]
-        lines.append("")
-    return "\n".join(lines)
+        lines += ["", *benchmark.get("note", "").strip().splitlines()]
+        lines += [""] if lines[-1] else []
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:
@@ -127,7 +160,7 @@ def main() -> None:
         if name not in table["benchmark"]:
             sys.exit(f"no benchmark {name!r}; there are {', '.join(table['benchmark'])}")
         run(name, table["benchmark"][name].get("arguments", []))
-    PAGE.write_text(render(table))
+    PAGE.write_text(render(table, PAGE.read_text() if PAGE.exists() else ""))
     print(PAGE.relative_to(ROOT))
 
 
