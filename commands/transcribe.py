@@ -12,12 +12,17 @@ from .shared import Device, EngineName, Force, FromStem, Input, Out, Preset, Set
 Language = Annotated[
     str | None, typer.Option("--language", help="Language of the recording, such as en.")
 ]
+Overlap = Annotated[
+    str | None,
+    typer.Option("--overlap", help="Where people talk at once: auto, separate or mixture."),
+]
 
 
 def transcribe(
     input: Input,
     language: Language = None,
     engine: EngineName = None,
+    overlap: Overlap = None,
     source: FromStem = "speech",
     output: Out = None,
     force: Force = False,
@@ -29,19 +34,24 @@ def transcribe(
     """Write down what is said: `utterance` rows with speaker and words; every word has times.
 
     Rows with turns are read turn by turn; audio, or rows without turns, is diarized first.
-    Overlapping speech gives overlapping utterances.
+    Overlapping speech gives overlapping utterances: people who talk at once are read apart, where
+    a talker engine runs here.
     """
     from podtool.artifacts import Row, Segment, Speaker, Turn, Utterance
     from podtool.pipeline import diarize_file, transcribe_file
     from podtool.progress import Timings
     from podtool.rowio import of_kind
     from podtool.stages.diarize import DiarizeParams
+    from podtool.stages.talkers import TalkersParams
     from podtool.stages.transcribe import TranscribeParams, transcript_metrics
 
     if output is not None:
         shared.refuse_existing(output, force)
     given = shared.read_input(input, None if source == "mixture" else source)
-    params = shared.resolve_params(TranscribeParams, {"language": language}, preset, settings)
+    params = shared.resolve_params(
+        TranscribeParams, {"language": language, "overlap": overlap}, preset, settings
+    )
+    apart = shared.resolve_params(TalkersParams, {}, preset, settings)
     context = shared.context(device)
     shared.warn_of_oddities(given.audio)
     parts = Timings()
@@ -61,6 +71,7 @@ def transcribe(
             parts,
             observe,
             engine or "auto",
+            apart=apart,
         )
     utterances = of_kind(found, Utterance)
     told = transcript_metrics(utterances, params.low_confidence)

@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,15 @@ from podtool.artifacts import (
     Voice,
 )
 from podtool.audio import AudioSource, AudioWriter, blocks, open_audio, sha256_of, write_audio
-from podtool.engines import choose, engine_class, load
+from podtool.engines import availability, choose, engine_class, load
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.errors import EngineFailure, EngineUnavailableError, InputError, UsageError
+from podtool.errors import (
+    EngineFailure,
+    EngineUnavailableError,
+    InputError,
+    ModelError,
+    UsageError,
+)
 from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.progress import OnProgress, Timings, ignore
 from podtool.rowio import of_kind
@@ -304,14 +310,58 @@ def transcribe_key(
     params: TranscribeParams,
     engine: str = "auto",
     heard: str | None = None,
+    apart: TalkersParams | None = None,
 ) -> Components:
-    """What a transcript depends on; `heard` is the hash of the audio read, if not the recording."""
+    """What a transcript depends on; `heard` is the hash of the audio read, if not the recording.
+
+    `apart`: settings of the talker separator, which is part of it where people talk at once.
+    """
     infos = {
         "transcription": engine_info("transcription", engine, context),
         "alignment": engine_info("alignment", "pocketsphinx", context),
     }
+    settings = dataclasses.asdict(params)
+    separator = separator_of_talkers(turns, context, params.overlap, apart)
+    if separator is not None:
+        infos["talkers"] = separator
+        infos["embedding"] = engine_info("embedding", "campplus", context)
+        settings["talkers"] = dataclasses.asdict(_talkers_params(apart))
     inputs = {"audio": heard or recording.sha256, "turns": content_of(turns)}
-    return provenance.components("transcribe", context, infos, params, inputs)
+    return provenance.components("transcribe", context, infos, settings, inputs)
+
+
+def separator_of_talkers(
+    turns: Sequence[Turn],
+    context: EngineContext,
+    overlap: str = "auto",
+    params: TalkersParams | None = None,
+) -> EngineInfo | None:
+    """The talker engine that is asked: None without overlaps, for 'mixture', or with no engine.
+
+    Raises EngineUnavailableError or ModelError where 'separate' is wanted and none runs here.
+    """
+    from podtool.stages.overlaps import overlaps
+
+    params = _talkers_params(params)
+    if overlap == "mixture" or not overlaps(turns, params):
+        return None
+    try:
+        info = engine_info("talkers", params.engine, context)
+        status = availability("talkers", info.name, context)
+        if not status.available:
+            raise EngineUnavailableError(status.reason, status.hint)
+        return info
+    except (EngineUnavailableError, ModelError) as error:
+        if overlap == "separate":
+            raise
+        log.debug("overlaps stay mixed: %s", error)
+        return None
+
+
+def _talkers_params(params: TalkersParams | None) -> TalkersParams:
+    from podtool.stages.talkers import TalkersParams
+
+    return params or TalkersParams()
 
 
 def transcribe_file(
@@ -323,19 +373,51 @@ def transcribe_file(
     timings: Timings | None = None,
     on_progress: OnProgress = ignore,
     engine: str = "auto",
-    streams: Mapping[str, AudioSource] | None = None,
     heard: str | None = None,
+    apart: TalkersParams | None = None,
+    speakers: Collection[str] | None = None,
 ) -> list[Row]:
-    """Rows: provenance, utterances with words. `rows` brings the turns to read."""
-    from podtool.stages.transcribe import transcribe
+    """Rows: provenance, utterances with words. `rows` brings the turns; `speakers`: who is read.
+
+    Where people talk at once, they are read apart if a talker engine (`apart`) runs here and
+    `params.overlap` is not 'mixture'; a line of the log says so where none does.
+    """
+    from podtool.resample import at_rate
+    from podtool.stages.overlaps import overlaps
+    from podtool.stages.talkers import speaker_streams
+    from podtool.stages.transcribe import check_language, transcribe
 
     timings = timings if timings is not None else Timings()
+    apart = _talkers_params(apart)
     turns = of_kind(rows, Turn)
-    key = transcribe_key(recording, turns, context, params, engine, heard)
+    key = transcribe_key(recording, turns, context, params, engine, heard, apart)
     with timings.part("load"):
         recogniser = load("transcription", engine, context)
         aligner = load("alignment", "pocketsphinx", context)
-    found = transcribe(audio, turns, recogniser, aligner, params, streams, on_progress, timings)
+    check_language(recogniser.info, params.language)
+    with timings.part("resample"):
+        source = at_rate(audio, recogniser.info.sample_rate)
+    streams: dict[str, AudioSource] = {}
+    separator = separator_of_talkers(turns, context, params.overlap, apart)
+    if separator is not None:
+        with timings.part("talkers"):
+            streams = speaker_streams(
+                source,
+                turns,
+                load("talkers", separator.name, context),
+                load("embedding", "campplus", context),
+                apart,
+                on_progress,
+                silences=True,
+            )
+    elif params.overlap == "auto" and overlaps(turns, apart):
+        log.warning(
+            "people talk at once, and no talker engine runs here: overlaps are read as they are "
+            "(podtool engines says what is missing)"
+        )
+    found = transcribe(
+        source, turns, recogniser, aligner, params, streams, on_progress, timings, speakers
+    )
     return [provenance.provenance(key), *found]
 
 

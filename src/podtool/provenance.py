@@ -16,11 +16,11 @@ STAGE_VERSIONS = {  # bump one when the stage gives another output for the same 
     "separate": "1",
     "talkers": "1",
     "diarize": "1",
-    "transcribe": "1",
+    "transcribe": "2",
     "clone": "1",
     "synthesize": "1",
     "reconstruct": "1",
-    "check": "1",
+    "check": "2",
     "report": "1",
 }
 

@@ -121,8 +121,10 @@ def test_stage_gives_each_speaker_a_stream(
             assert all(w.start <= w.end for w in utterance.words or ())
     figures = {m.name: m.value for m in transcript_metrics(found)}
     assert figures["words"] > 10 and figures["low_confidence_share"] < 0.5
-    separated = transcribe(mixed, turns[:1], engine, aligner, streams={"S1": a})
-    assert {u.stem for u in separated} == {"speaker:S1"}
+    separated = transcribe(mixed, turns, engine, aligner, streams={"S1": a})
+    assert {u.stem for u in separated if u.speaker == "S1"} == {"speaker:S1"}
+    alone = transcribe(mixed, turns[:1], engine, aligner, streams={"S1": a}, speakers=["S1"])
+    assert {u.stem for u in alone} == {None}  # nobody talks over S1: read as it is
 
 
 @pytest.mark.models

@@ -32,6 +32,10 @@ class CheckStep:
                 "transcription": pipeline.engine_info("transcription", "auto", context),
                 "alignment": pipeline.engine_info("alignment", "pocketsphinx", context),
             }
+            turns = of_kind(state.rows["diarize"], Turn)
+            apart = state.request.stage_params("talkers")
+            found = pipeline.separator_of_talkers(turns, context, params.overlap, apart)
+            infos |= {"talkers": found} if found else {}
         told = ("diarize", "separate", "transcribe", "synthesize", "reconstruct")
         inputs: dict[str, str] = {
             stage: content_of(state.rows[stage])
@@ -61,17 +65,18 @@ class CheckStep:
         from podtool.text import normalise
 
         labels = {t.speaker for t in takes}
-        turns = [t for t in of_kind(state.rows["diarize"], Turn) if t.speaker in labels]
         with open_audio(episode_of(state).path) as audio:
             read = pipeline.transcribe_file(
                 audio,
                 state.recording,
-                turns,
+                of_kind(state.rows["diarize"], Turn),
                 state.context,
                 state.request.stage_params("transcribe"),
                 state.timings[self.name],
                 state.on_progress,
                 heard=episode_of(state).sha256,
+                apart=state.request.stage_params("talkers"),
+                speakers=labels,
             )
         before = [u for u in of_kind(state.rows["transcribe"], Utterance) if u.speaker in labels]
         found: list[Metric] = []

@@ -42,7 +42,16 @@ STAGES = (
     "check",
     "report",
 )
-TUNABLE = ("diarize", "separate", "transcribe", "clone", "convert", "speak", "reconstruct")
+TUNABLE = (
+    "diarize",
+    "separate",
+    "talkers",
+    "transcribe",
+    "clone",
+    "convert",
+    "speak",
+    "reconstruct",
+)
 METHODS, BEDS, OVERLAPS = (
     ("convert", "speak"),
     ("auto", "separate", "mixture"),

@@ -308,9 +308,13 @@ class TranscribeStep:
 
     def key(self, state: State) -> Components:
         turns = of_kind(state.rows["diarize"], Turn)
-        params = state.request.stage_params("transcribe")
         return pipeline.transcribe_key(
-            state.recording, turns, state.context, params, heard=heard(state)[1]
+            state.recording,
+            turns,
+            state.context,
+            state.request.stage_params("transcribe"),
+            heard=heard(state)[1],
+            apart=state.request.stage_params("talkers"),
         )
 
     def build(self, state: State, folder: Path) -> None:
@@ -325,6 +329,7 @@ class TranscribeStep:
                 state.timings[self.name],
                 state.on_progress,
                 heard=digest,
+                apart=state.request.stage_params("talkers"),
             )
         write_rows([rows[0], state.recording, *rows[1:]], folder / "utterances.jsonl")
 

@@ -130,7 +130,15 @@ class _Stretch:
 class Plan:
     """Who talks when, and how a stem is put together from the input and the estimates."""
 
-    def __init__(self, found: Sequence[Region], rate: int, params: TalkersParams) -> None:
+    def __init__(
+        self,
+        found: Sequence[Region],
+        rate: int,
+        params: TalkersParams,
+        silences: bool = False,
+    ) -> None:
+        """`silences`: whether stems keep the input where nobody talks."""
+        self._silences = silences
         self.regions = list(found)
         self._fade = round(params.crossfade_ms / 1000 * rate)
         self._pad = round(_PAD_S * rate)
@@ -174,8 +182,8 @@ class Plan:
         own, shared = np.zeros(stop - start), np.zeros(stop - start)
         for stretch in between(self._stretches, start, stop):
             here = slice(max(0, stretch.start - start), stretch.stop - start)
-            if stretch.people == 1:
-                own[here] = stretch.who == (label,)
+            if stretch.people == 1 or (self._silences and not stretch.people):
+                own[here] = stretch.who in ((label,), ())
                 continue
             up = ramp(min(self._fade, (stretch.stop - stretch.start) // 2))
             last = stretch.stop - len(up)

@@ -155,15 +155,17 @@ def speaker_streams(
     embedding: EmbeddingEngine | None = None,
     params: TalkersParams | None = None,
     on_progress: OnProgress = ignore,
+    silences: bool = False,
 ) -> dict[str, AudioSource]:
     """The stems of `talkers` without its background, for those who are ever talked over.
 
     Only the overlaps are worked out here, and kept in an unnamed temporary file; everything else
-    is read from `audio` when it is asked for. Raises EngineFailure.
+    is read from `audio` when it is asked for. With `silences` the input stays where nobody talks.
+    Raises EngineFailure.
     """
     params = params or TalkersParams()
     rate = audio.sample_rate
-    plan = Plan(regions(turns, audio.frames, rate, params), rate, params)
+    plan = Plan(regions(turns, audio.frames, rate, params), rate, params, silences)
     kept = _Kept(audio.channels)
     for start, stop, found in _answers(audio, plan, engine, embedding, params):
         kept.add(start, stop, found)

@@ -1,13 +1,15 @@
 """Who said what, when: turns and audio -> utterances with speaker and words, each with times.
 
 Each speaker is read on a stream of their own, so overlapping speech gives overlapping utterances.
-Without a talker separator that stream is the audio itself over the speaker's turns.
+Where nobody talks over them, or without a talker separator, that stream is the audio itself over
+the speaker's turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from podtool.artifacts import Metric, Turn, Utterance, Word
 from podtool.audio import AudioSource
@@ -47,6 +49,10 @@ class TranscribeParams:
         default=0.6,
         metadata={"help": "Words that score less are dropped where another speaker's are surer."},
     )
+    overlap: Literal["auto", "separate", "mixture"] = field(
+        default="auto",
+        metadata={"help": "Read overlaps apart, or from the mixture; auto: apart where that runs."},
+    )
     low_confidence: float = field(
         default=0.5, metadata={"help": "Words with a score below this count as doubtful."}
     )
@@ -78,10 +84,12 @@ def transcribe(
     streams: Mapping[str, AudioSource] | None = None,
     on_progress: OnProgress = ignore,
     timings: Timings | None = None,
+    speakers: Collection[str] | None = None,
 ) -> list[Utterance]:
     """Utterances in order of start, ids u0001...; those of one speaker do not overlap.
 
-    `streams`: a speaker's separated audio by label, read in place of `audio` for that speaker.
+    `streams`: a speaker's separated audio by label, read in place of `audio` where somebody talks
+    over that speaker. `speakers`: the labels that are read, None: all.
     Raises EngineUnavailableError for a language that the engine does not read.
     """
     params = params or TranscribeParams()
@@ -92,15 +100,20 @@ def transcribe(
         source = at_rate(audio, rate)
         own = {label: at_rate(stream, rate) for label, stream in (streams or {}).items()}
     readable = [t for t in turns if t.end - t.start >= params.shortest_s]
-    plan = stretches(readable, params.merge_gap_s)
+    plan = [
+        s
+        for s in stretches(readable, params.merge_gap_s)
+        if speakers is None or s.speaker in speakers
+    ]
     work = sum(s.end - s.start for s in plan)
     done = 0.0
     read: list[tuple[Stretch, Stream, str | None]] = []
     for stretch in plan:
-        voice = own.get(stretch.speaker, source)
-        alone = stretch.speaker in own
-        others = [] if alone else [t for t in readable if t.speaker != stretch.speaker]
-        words = _read(voice, stretch, others, engine, aligner, params, timings)
+        others = [t for t in readable if t.speaker != stretch.speaker]
+        talked_over = any(t.start < stretch.end and t.end > stretch.start for t in others)
+        alone = talked_over and stretch.speaker in own
+        voice = own[stretch.speaker] if alone else source
+        words = _read(voice, stretch, [] if alone else others, engine, aligner, params, timings)
         name = f"speaker:{stretch.speaker}" if alone else None
         read.append(
             (stretch, Stream(stretch.speaker, Span(stretch.start, stretch.end), words), name)

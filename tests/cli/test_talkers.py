@@ -1,4 +1,4 @@
-"""`podtool separate --speakers` as people call it; two tones stand for people, told by pitch."""
+"""People who talk at once in `separate --speakers` and `transcribe`: tones told apart by pitch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from typer.testing import Result
 
 from podtool import engines
+from podtool.artifacts import Utterance, Word
 from podtool.audio import Audio, write_audio
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.resample import resample
@@ -68,11 +69,41 @@ class Voices:
         return np.asarray(pair / np.linalg.norm(pair), np.float32)
 
 
+class Tones:
+    """A recogniser that hears "low" and "high", as often as they sound for half a second."""
+
+    info: ClassVar[EngineInfo] = EngineInfo(
+        name="tones", stage="transcription", version="1", licence="MIT", tier="embedded",
+        sample_rate=16000,
+    )  # fmt: skip
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self:
+        return cls()
+
+    def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
+        words: list[Word] = []
+        for at in range(0, audio.frames - 4000, 8000):
+            piece = audio.samples[0, at : at + 8000]
+            power = np.abs(np.fft.rfft(piece)) ** 2 / len(piece) ** 2
+            low = np.arange(len(power)) * 16000 / len(piece) < 400
+            for text, part in (("low", power[low]), ("high", power[~low])):
+                if part.sum() > 1e-4:
+                    words.append(Word(text, at / 16000, at / 16000 + 0.4, 0.9))
+        return [Utterance("", "", 0.0, audio.duration, "", words=tuple(words))]
+
+    def align(self, audio: Audio, words: list[str]) -> list[Word]:
+        step = audio.duration / max(1, len(words))
+        return [Word(w, k * step, (k + 1) * step, 0.9) for k, w in enumerate(words)]
+
+
 @pytest.fixture()
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fakes_by_pitch", sys.modules[__name__])
     monkeypatch.setitem(engines.BUILTIN, "talkers", {"by-pitch": "fakes_by_pitch:ByPitch"})
     monkeypatch.setitem(engines.BUILTIN, "embedding", {"campplus": "fakes_by_pitch:Voices"})
+    monkeypatch.setitem(engines.BUILTIN, "transcription", {"tones": "fakes_by_pitch:Tones"})
+    monkeypatch.setitem(engines.BUILTIN, "alignment", {"pocketsphinx": "fakes_by_pitch:Tones"})
     ByPitch.asked.clear()
 
 
@@ -165,3 +196,65 @@ def test_what_makes_no_sense_is_a_usage_error(
 ) -> None:
     refused = run("separate", episode[0], *more)
     assert refused.exit_code == 2 and refused.stdout == ""
+
+
+@pytest.fixture()
+def rows(episode: tuple[Path, Path], run: Run, tmp_path: Path) -> Path:
+    """The episode and its turns as rows."""
+    audio, rttm = episode
+    turns = run("import", rttm, "--recording", audio)
+    assert turns.exit_code == 0, turns.stderr
+    path = tmp_path / "ep.jsonl"
+    path.write_text(turns.stdout)
+    return path
+
+
+def heard(result: Result) -> dict[str, set[str]]:
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, set[str]] = {}
+    for row in told(result):
+        if row["kind"] == "utterance":
+            found.setdefault(row["speaker"], set()).update(row["text"].split())
+    return found
+
+
+@pytest.mark.usefixtures("fakes")
+def test_people_who_talk_at_once_are_read_apart(run: Run, rows: Path) -> None:
+    apart = run("transcribe", rows)
+    assert heard(apart) == {"S1": {"low"}, "S2": {"high"}}
+    stems = [r.get("stem") for r in told(apart) if r["kind"] == "utterance"]
+    assert stems == ["speaker:S1", "speaker:S2", None]  # the last turn is nobody else's
+    made_by = next(r for r in told(apart) if r.get("stage") == "transcribe")
+    assert "by-pitch" in made_by["engine"] and "context_s" in made_by["params"]["talkers"]
+    assert ByPitch.asked == [2]
+    mixed = run("transcribe", rows, "--overlap", "mixture")
+    both = heard(mixed)
+    assert "high" in both["S1"] or "low" in both["S2"]
+    assert ByPitch.asked == [2] and "talkers" not in mixed.stderr
+    assert run("transcribe", rows, "--overlap", "never").exit_code != 0
+
+
+@pytest.mark.usefixtures("fakes")
+def test_without_a_talker_engine_overlaps_are_read_as_they_are(
+    run: Run, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(engines.BUILTIN, "talkers", {})
+    found = run("transcribe", rows)
+    assert found.stderr.count("no talker engine runs here") == 1
+    mixed = run("transcribe", rows, "--overlap", "mixture")
+    assert heard(found) == heard(mixed) and "talker engine" not in mixed.stderr
+    refused = run("transcribe", rows, "--overlap", "separate")
+    assert refused.exit_code > 1 and refused.stdout == ""
+
+
+@pytest.mark.usefixtures("fakes")
+def test_single_talkers_cost_nothing_and_read_the_same(
+    run: Run, episode: tuple[Path, Path], rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [x for x in rows.read_text().splitlines(keepends=True) if '"S2"' not in x]
+    rows.write_text("".join(lines))
+    found = run("transcribe", rows)
+    monkeypatch.setitem(engines.BUILTIN, "talkers", {})
+    without = run("transcribe", rows)
+    assert found.exit_code == 0 and found.stdout == without.stdout
+    assert not ByPitch.asked and "talker" not in without.stderr
