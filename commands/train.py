@@ -75,8 +75,6 @@ def separator(
     """
     from dataclasses import replace
 
-    from podtool.rundir.lock import FolderLock
-
     _require("matplotlib", "pyroomacoustics")
     from podtool.training.recipe import read_recipe
 
@@ -92,7 +90,7 @@ def separator(
     from podtool.training.trainer import Trainer
 
     output.mkdir(parents=True, exist_ok=True)
-    with FolderLock(output / "lock"):
+    with _locked(output):
         trainer = Trainer(chosen, data, output, device, start, workers, cache, changed)
         if unmatched := trainer.data.unmatched:
             shared.warn(f"the recipe names what no manifest has: {', '.join(unmatched)}")
@@ -141,6 +139,23 @@ def export(
         add_entry(done.entry, home() / "models.toml")
         shared.note(f"added to {home() / 'models.toml'}")
     shared.text_stdout().write(done.entry)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time in a training's folder. Raises OutputError."""
+    from podtool.errors import OutputError
+    from podtool.rundir.lock import FolderLock
+
+    lock = FolderLock(folder / "lock")
+    try:
+        lock.__enter__()
+    except OutputError as error:
+        raise OutputError(error.message, "Wait for it to end, or give another -o.") from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _require(*packages: str) -> None:

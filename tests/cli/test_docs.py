@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.sh"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "training.md",
+    *sorted((ROOT / "examples").glob("*.sh")),
+]
+
+GROUPS = ("models", "speakers", "runs", "presets", "train")
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -30,7 +36,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_exist(page: Path, run: Callable[..., Any]) -> None:
     for words in commands(page):
-        names = words[:2] if words[0] in ("models", "speakers", "runs", "presets") else words[:1]
+        names = words[:2] if words[0] in GROUPS else words[:1]
         shown = run(*names, "--help")
         assert shown.exit_code == 0, f"{page.name}: podtool {' '.join(words)}"
         for option in (w.split("=")[0] for w in words if w.startswith("-") and w != "-"):

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from podtool.rundir.lock import FolderLock
+
 Run = Callable[..., Result]
 Tiny = tuple[Path, Path]
 
@@ -151,6 +153,29 @@ def test_another_recipes_folder_and_broken_checkpoints(
     broken = run(*command)
     assert broken.exit_code == 6 and "last.pt cannot be read" in broken.stderr
     assert len(broken.stderr.splitlines()) == 2
+
+
+def test_a_changed_recipe_goes_on_when_told(trained: Path, tiny_training: Tiny, run: Run) -> None:
+    recipe, manifest = tiny_training
+    recipe.write_text(recipe.read_text().replace("seconds = 0.5", "seconds = 0.6"))
+    command = ("train", "separator", recipe, "--data", manifest, "-o", trained)
+    done = run(*command, "--changed", "--steps", 8)
+    assert done.exit_code == 0, done.stderr
+    assert "| to step 6 | recipe of digest" in (trained / "export" / "tiny.md").read_text()
+
+
+def test_one_process_at_a_time(trained: Path, tiny_training: Tiny, run: Run) -> None:
+    recipe, manifest = tiny_training
+    with FolderLock(trained / "lock"):
+        done = run("train", "separator", recipe, "--data", manifest, "-o", trained)
+    assert done.exit_code == 8 and "in use by process" in done.stderr and "-o" in done.stderr
+
+
+def test_names_that_no_manifest_has_are_told(tiny_training: Tiny, run: Run, tmp_path: Path) -> None:
+    recipe, manifest = tiny_training
+    recipe.write_text(recipe.read_text().replace('["n1.wav"]', '["n1.wav", "n7.wav"]'))
+    done = run("train", "separator", recipe, "--data", manifest, "-o", tmp_path / "x", "--steps", 1)
+    assert done.exit_code == 0 and "no manifest has: n7.wav" in done.stderr
 
 
 def test_devices(tiny_training: Tiny, run: Run, tmp_path: Path) -> None:

@@ -331,6 +331,8 @@ def test_scores_are_improvements_whatever_the_order() -> None:
     assert found["si_sdri_3"] == pytest.approx(20 + 3, abs=0.7)
     nothing = dict(scores(mixture.expand(3, -1), talkers, mixture, 3))
     assert nothing["si_sdri_3"] == pytest.approx(0, abs=1e-3)
+    alone = dict(scores(talkers + 0.1 * hiss, talkers, talkers[0], 1))
+    assert alone == {"si_sdr_clean": pytest.approx(20, abs=0.5)}
     talkers[1] = 0
     assert not dict(scores(talkers, talkers, mixture, 3))  # nobody to compare with
     assert not dict(scores(talkers, talkers, mixture, 0))

@@ -91,10 +91,18 @@ def _data(facts: Mapping[str, Any]) -> str:
         by_corpus[corpus] = by_corpus.get(corpus, 0.0) + seconds
     total = sum(by_corpus.values())
     most, seconds = max(by_corpus.items(), key=lambda item: item[1])
+    mixing = facts["recipe"]["mixing"]
+    made = [
+        f"{mixing.get(f'synthetic_{what}_share', 0):.0%} of the {what}"
+        for what in ("noise", "music")
+        if mixing.get(f"synthetic_{what}_share")
+    ]
     lines = [
         "## Data",
         f"{facts['speech_hours']:.1f} h of speech by {facts['speakers']} people, with music and "
-        "noise, mixed while training. Credits:",
+        "noise, mixed while training"
+        + (f"; {' and '.join(made)} is synthetic" if made else "")
+        + ". Credits:",
         _table(
             ("collection", "licence", "files", "minutes"),
             [(c, licence, n, f"{s / 60:.1f}") for c, licence, n, s in credits],
@@ -126,7 +134,8 @@ def _figures(facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights) ->
         "was chosen by them, so they are slightly optimistic, and they are not of recordings.",
     ]
     if best:
-        lines.append(_table(("figure", "dB"), [(_said(n), f"{best[n]:.2f}") for n in names]))
+        told = [(_said(n), f"{best[n]:.2f}") for n in names if n in best]
+        lines.append(_table(("figure", "dB"), told))
     if rows:
         every = -(-len(rows) // _CURVE_ROWS)
         shown = {r["step"]: r for r in [*rows[every - 1 :: every], rows[-1], best or rows[-1]]}
@@ -151,6 +160,8 @@ def _figures(facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights) ->
 
 
 def _said(name: str) -> str:
+    if name == "si_sdr_clean":
+        return "SI-SDR, nothing to remove"
     kind, _, count = name.rpartition("_")
     what = "SI-SDR improvement" if kind == "si_sdri" else "SI-SDR"
     return f"{what}, {count} talker{'s' if count != '1' else ''}"

@@ -45,7 +45,8 @@ def draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     below.set_xlabel(f"step ({rows[-1]['hours']:.1f} h)")
     for axes in (above, below):
         axes.grid(alpha=0.3)
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     files.write(path, picture.getvalue())

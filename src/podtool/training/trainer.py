@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 VALIDATION_SEED = 20_000_003  # scenes that no training step draws
 LAST, BEST, CURVE, ABOUT = "last.pt", "best.safetensors", "curve.csv", "training.json"
+CLEAN_DB = 30.0  # a mixture that is that near to its talkers has nothing to separate
 BAD_STEPS = 50  # in a row without a finite gradient: then something is wrong but a scene
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]  # mixture, talkers, background, counts
 Row = dict[str, float]  # of the curve
@@ -405,12 +406,19 @@ def learning_rate(step: int, params: TrainingParams) -> float:
 def scores(
     found: Tensor, talkers: Tensor, mixture: Tensor, count: int
 ) -> Iterator[tuple[str, float]]:
-    """SI-SDR improvement of one scene by its number of talkers; of a lone talker SI-SDR itself."""
+    """SI-SDR of one scene and its improvement, by the number of talkers.
+
+    `si_sdr_clean` is that of scenes with next to nothing to remove, which shall not be harmed: an
+    improvement would say nothing there. A scene in which a talker is silent has no score.
+    """
     audible = [j for j in range(count) if float(talkers[j].square().sum()) > 0]
     if len(audible) < count or count == 0:
         return
     pairs = -si_sdr(found[:count, None], talkers[None, :count])
     value, _ = assign(pairs[None], torch.tensor([count], device=found.device))
-    before = si_sdr(mixture[None], talkers[:count]).mean()
-    yield f"si_sdri_{count}", float(-value[0] - before)
+    before = float(si_sdr(mixture[None], talkers[:count]).mean())
+    if before > CLEAN_DB:
+        yield "si_sdr_clean", float(-value[0])
+        return
+    yield f"si_sdri_{count}", float(-value[0]) - before
     yield f"si_sdr_{count}", float(-value[0])
