@@ -1,6 +1,7 @@
 """Separation: every engine that runs here on the same mixtures of people that no training heard.
 
 usage: python benchmarks/separation.py [--weights FILE ...] [--only background|talkers]
+                                       [--engine NAME ...]
 
 `--weights` scores weights of a training folder (best.safetensors) in place of what is installed.
 
@@ -200,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="the separation figures")
     parser.add_argument("--weights", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--only", choices=("background", "talkers"))
+    parser.add_argument("--engine", nargs="+", metavar="NAME", help="only these")
     options = parser.parse_args()
     check_unheard()
     judges = Judges()
@@ -208,6 +210,9 @@ def main() -> None:
             systems, talkers = of_weights(options.weights, Path(folder))
         else:
             systems, talkers = installed()
+        if options.engine:
+            systems = [s for s in systems if s.name in options.engine]
+            talkers = [t for t in talkers if t.name.split()[0] in options.engine]
         if options.only != "talkers":
             if not options.weights:
                 score_clean_speech(judges)
@@ -224,10 +229,10 @@ def main() -> None:
 
 def weigh(only: str | None) -> None:
     """Memory of the engines, and megabytes of what the package carries."""
-    for stage, name in (("separation", "podtool"), ("talkers", "podtool")):
-        if only in (None, {"separation": "background"}.get(stage, stage)):
-            if engines.availability(stage, name, context()).available:
-                say("peak_memory", peak_memory(stage, name), "MB", f"{stage}, {name}")
+    for kind, stage in (("background", "separation"), ("talkers", "talkers")):
+        here = engines.availability(stage, "podtool", context()).available
+        if here and only in (None, kind):
+            say("peak_memory", peak_memory(stage, "podtool"), "MB", f"{kind}, podtool")
     files = [p for p in (ROOT / "src").rglob("*") if p.suffix in (".safetensors", ".onnx")]
     say("shipped_weights", sum(p.stat().st_size for p in files) / 1e6, "MB", n=len(files))
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,7 +65,7 @@ def installed() -> Systems:
     for name in _available("talkers", given):
         apart.append(_offline(f"{name} offline", engines.load("talkers", name, given)))
         if name == "podtool":
-            apart.append(_streamed("podtool streaming", lambda n: TalkerStream.load(given, n)))
+            apart.append(_streamed("podtool streaming", partial(TalkerStream.load, given)))
     return found, apart
 
 
@@ -88,7 +89,7 @@ def of_weights(paths: Iterable[Path], folder: Path) -> Systems:
         if network.shape.talkers == 1:
             found.append(_staged(name, PodtoolSeparation(network)))
         elif network.shape.causal:
-            apart.append(_streamed(name, lambda n, w=network: TalkerStream(w, n)))
+            apart.append(_streamed(name, partial(TalkerStream, network)))
         else:
             apart.append(_offline(name, PodtoolTalkers(network)))
     return found, apart
