@@ -64,7 +64,7 @@ def request_of(
     from podtool.config import check_settings, params_type, resolve
     from podtool.errors import UsageError
     from podtool.loudness import master_target
-    from podtool.pipeline import replaced_slots
+    from podtool.pipeline import talker_engine
     from podtool.replace.plan import BEDS, METHODS, OVERLAPS, TUNABLE, Request
     from podtool.replace.steps import is_rows
 
@@ -81,7 +81,8 @@ def request_of(
         origins[stage] = dict(found.origins)
     params_type("diarize")(**params["diarize"]).count()
     master_target(params["reconstruct"]["master"])
-    replaced_slots([], "", rest["overlap"])
+    if rest["overlap"] == "separate":
+        talker_engine(params["talkers"]["engine"], shared.context())
     if any(not is_rows(voice) for _, voice in mapping) and not rest.get("consent"):
         raise UsageError(
             "a reference clip needs the consent of the person heard in it",

@@ -346,16 +346,21 @@ def separator_of_talkers(
     if overlap == "mixture" or not overlaps(turns, params):
         return None
     try:
-        info = engine_info("talkers", params.engine, context)
-        status = availability("talkers", info.name, context)
-        if not status.available:
-            raise EngineUnavailableError(status.reason, status.hint)
-        return info
+        return talker_engine(params.engine, context)
     except (EngineUnavailableError, ModelError) as error:
         if overlap == "separate":
             raise
         log.debug("overlaps stay mixed: %s", error)
         return None
+
+
+def talker_engine(name: str, context: EngineContext) -> EngineInfo:
+    """The facts of a talker engine that runs here. Raises EngineUnavailableError, ModelError."""
+    info = engine_info("talkers", name, context)
+    status = availability("talkers", info.name, context)
+    if not status.available:
+        raise EngineUnavailableError(f"{info.name}: {status.reason}", status.hint)
+    return info
 
 
 def _talkers_params(params: TalkersParams | None) -> TalkersParams:
@@ -544,14 +549,16 @@ def convert_key(
     overlap: str = "keep",
     seed: int = 0,
     heard: str | None = None,
+    stems: Mapping[str, Stem] | None = None,
 ) -> Components:
-    """What the takes of converted turns depend on; `voices`: speaker label -> voice."""
+    """What the takes of converted turns depend on; `voices`, `stems`: speaker label -> one."""
     infos = {
         "conversion": engine_info("conversion", _engine_of(voices), context),
         "embedding": engine_info("embedding", "campplus", context),
     }
     inputs = {"audio": heard or recording.sha256, "turns": content_of(of_kind(rows, Turn))}
     inputs |= {f"voice of {label}": _voice_content(v) for label, v in sorted(voices.items())}
+    inputs |= {f"stem of {label}": s.sha256 for label, s in sorted((stems or {}).items())}
     settings = {**dataclasses.asdict(params), "method": "convert", "overlap": overlap}
     return provenance.components("synthesize", context, infos, settings, inputs, seed)
 
@@ -571,20 +578,22 @@ def convert_turns(
     seed: int = 0,
     heard: str | None = None,
     on_take: Callable[[str, str], None] | None = None,
+    stems: Mapping[str, Stem] | None = None,
 ) -> list[Row]:
     """Every turn of the speakers in `voices` (label -> voice) as a take in that voice.
 
     `audio` is the recording or its speech stem, `heard` the hash of it where it is not the
-    recording itself. Takes that `pool` has are not made again; `on_take(id, key)` is told of each
-    one made. Writes <take id>.wav into `out_dir`; rows: provenance, takes in order of time.
-    Raises EngineUnavailableError for `overlap="separate"`.
+    recording itself; `stems` are those of the speakers, from which turns are converted that
+    somebody talks over. Takes that `pool` has are not made again; `on_take(id, key)` is told of
+    each one made. Writes <take id>.wav into `out_dir`; rows: provenance, takes in order of time.
     """
     from podtool.engines.world_profile import SpeechProfile
     from podtool.stages.convert import analyse_speaker, convert, speaker_spans, turn_frames
 
     timings = timings if timings is not None else Timings()
     turns = of_kind(rows, Turn)
-    made_by = convert_key(recording, rows, voices, context, params, overlap, seed, heard)
+    stems = stems or {}
+    made_by = convert_key(recording, rows, voices, context, params, overlap, seed, heard, stems)
     with timings.part("load"):
         engine = load("conversion", _engine_of(voices), context)
         embedder = load("embedding", "campplus", context)
@@ -595,13 +604,21 @@ def convert_turns(
         common = {
             "engine": made_by["engines"],
             "models": made_by["models"],
-            "params": made_by["params"],
+            "params": {k: v for k, v in made_by["params"].items() if k != "overlap"},
             "audio": made_by["inputs"]["audio"],
             "speaker": [[round(a, 6), round(b, 6)] for a, b in spans],
             "voice": _voice_content(voice),
         }
+        apart = {t.id for t, _ in slots if label in stems and _talked_over(t, turns)}
         keys = {
-            t.id: key_of({**common, "slot": [round(t.start, 6), round(t.end, 6)]}) for t, _ in slots
+            t.id: key_of(
+                {
+                    **common,
+                    **({"audio": stems[label].sha256} if t.id in apart else {}),
+                    "slot": [round(t.start, 6), round(t.end, 6)],
+                }
+            )
+            for t, _ in slots
         }
         missing = [t for t, _ in slots if pool.get(keys[t.id]) is None]
         if missing:
@@ -612,22 +629,28 @@ def convert_turns(
             for line in mapping.warnings:
                 log.warning("%s as %s: %s", label, voice.name, line)
             vector = _vector(voice)
-            with timings.part("conversion"):
-                for done in convert(
-                    audio,
-                    missing,
-                    engine,
-                    mapping,
-                    params,
-                    embedder if vector is not None else None,
-                    vector,
-                    context.threads,
-                    on_progress,
-                ):
-                    key = keys[done.turn.id]
-                    pool.put(key, (b for _, b in blocks(done.audio)), {"checks": done.checks})
-                    if on_take is not None:
-                        on_take(take_id(done.turn.id), key)
+            plain = [t for t in missing if t.id not in apart]
+            jobs: list[tuple[AudioSource, list[Turn]]] = [(audio, plain)] if plain else []
+            with timings.part("conversion"), ExitStack() as stack:
+                if len(plain) < len(missing):
+                    own = stack.enter_context(open_audio(stems[label].path))
+                    jobs.append((own, [t for t in missing if t.id in apart]))
+                for source_audio, these in jobs:
+                    for done in convert(
+                        source_audio,
+                        these,
+                        engine,
+                        mapping,
+                        params,
+                        embedder if vector is not None else None,
+                        vector,
+                        context.threads,
+                        on_progress,
+                    ):
+                        key = keys[done.turn.id]
+                        pool.put(key, (b for _, b in blocks(done.audio)), {"checks": done.checks})
+                        if on_take is not None:
+                            on_take(take_id(done.turn.id), key)
         for turn, keep in slots:
             finished = pool.get(keys[turn.id])
             if finished is None:
@@ -661,6 +684,12 @@ def convert_turns(
     return [provenance.provenance(made_by), *takes]
 
 
+def _talked_over(turn: Turn, turns: Sequence[Turn]) -> bool:
+    return any(
+        t.speaker != turn.speaker and t.start < turn.end and t.end > turn.start for t in turns
+    )
+
+
 SHORT_PART_S = 0.1  # less than this between overlaps is kept too: a fade would eat it
 
 
@@ -669,13 +698,9 @@ def replaced_slots(
 ) -> list[tuple[Turn, list[Span]]]:
     """The turns of a speaker that get a take, each with the parts that stay original.
 
-    `keep`: wherever anybody else's turn overlaps. Turns that are overlapped throughout get none.
+    With "keep": wherever anybody else's turn overlaps; turns that are overlapped throughout get
+    none. With "separate" and "convert" nothing stays.
     """
-    if overlap == "separate":
-        raise EngineUnavailableError(
-            "no engine here separates two people who talk at once",
-            "Use --overlap keep (overlaps stay original) or --overlap convert.",
-        )
     others = [Span(t.start, t.end) for t in turns if t.speaker != speaker]
     found: list[tuple[Turn, list[Span]]] = []
     for turn in turns:
@@ -727,12 +752,17 @@ def reconstruct_key(
     context: EngineContext,
     params: ReconstructParams,
 ) -> Components:
-    """What the episode depends on; `stems` holds the speech stem, or nothing for a clean bed."""
+    """What the episode depends on.
+
+    `stems` holds the speech stem, or none for a clean bed, and stems of speakers who are taken
+    out of overlaps alone.
+    """
     inputs = {
         "recording": recording.sha256,
         "takes": content_of(takes),
         "speech": next((s.sha256 for s in stems if s.name == "speech"), "none"),
     }
+    inputs |= {f"stem of {s.speaker}": s.sha256 for s in stems if s.speaker is not None}
     return provenance.components("reconstruct", context, {}, params, inputs)
 
 
@@ -768,16 +798,16 @@ def reconstruct_episode(
     plain = output if params.master == "none" else output.with_name(f"plain-{output.name}")
     with ExitStack() as stack:
         speech = stack.enter_context(open_audio(voice.path)) if voice else None
+        own = {s.speaker: _opened(stack, Path(s.path)) for s in stems if s.speaker is not None}
 
         def open_take(take: Take) -> AudioSource:
             return open_audio(take.path)
 
         with timings.part("place"):
-            slots = place(takes, audio, open_take, speech, params)
+            slots = place(takes, audio, open_take, speech, params, own)
         with timings.part("render"):
-            write_audio(
-                plain, render(slots, audio, open_take, speech, params, on_progress), "float"
-            )
+            rendered = render(slots, audio, open_take, speech, params, on_progress, voices=own)
+            write_audio(plain, rendered, "float")
         result = stack.enter_context(open_audio(plain))
         with timings.part("null_test"):
             nulls = null_test(audio, result, changed_spans(slots, rate))

@@ -32,7 +32,7 @@ def nothing_left(folder: Path, *known: Path) -> bool:
         (("--set", "diarize.nonsense=1"), 4, "nonsense"),
         (("--preset", "nowhere"), 4, "nowhere"),
         (("--min-speakers", "5", "--max-speakers", "2"), 3, "at least 5"),
-        (("--overlap", "separate"), 5, "--overlap keep"),
+        (("--overlap", "separate"), 6, "podtool models pull"),
         (("--set", "reconstruct.master=loud", "--speaker", "S1", "--voice", "VOICE", *CONSENT),
          4, "no master"),
     ],

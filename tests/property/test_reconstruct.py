@@ -119,6 +119,43 @@ def test_a_take_that_is_the_speech_gives_the_original_back() -> None:
     assert np.abs(out - original.samples).max() < 1e-6
 
 
+def test_of_a_speaker_with_a_stem_that_alone_goes_out_and_sets_the_level() -> None:
+    """Two people at once over a bed: the one replaced goes, the other and the bed stay."""
+    bed, one, other, new = (speechlike(24000, s, 2) for s in (1, 2, 3, 4))
+    one = one * np.float32(0.5)
+    original = Audio(bed + one + other, RATE)
+    audio = {"a": Audio(new[:, 8000:16000], RATE)}
+    rows = [take("a", 1.0, 2.0, audio["a"])]
+    speech, voices = Audio(one + other, RATE), {"S1": Audio(one, RATE)}
+    slots = place(rows, original, lambda t: audio[t.id], speech, voices=voices)
+    assert all(0.3 < gain < 0.7 for gain in slots[0].gains)
+    for block_s in (10.0, 0.313):
+        blocks = render(
+            slots, original, lambda t: audio[t.id], speech, block_s=block_s, voices=voices
+        )
+        out = np.concatenate([b.samples for b in blocks], axis=1)
+        inside = slice(8200, 15800)
+        gain = np.array(slots[0].gains)[:, None]
+        rest = out[:, inside] - gain * new[:, inside] - (bed + other)[:, inside]
+        assert np.abs(rest).max() < 1e-6
+        assert (out[:, :8000] == original.samples[:, :8000]).all()
+        assert (out[:, 16000:] == original.samples[:, 16000:]).all()
+    with pytest.raises(InputError):
+        place(rows, original, lambda t: audio[t.id], voices={"S1": original.read(1)})
+
+
+def test_speakers_without_a_stem_lose_the_speech_as_before() -> None:
+    voice, new = speechlike(24000, 2), speechlike(24000, 3)
+    original = Audio(voice, RATE)
+    audio = {"a": Audio(new[:, 8000:16000], RATE)}
+    rows = [take("a", 1.0, 2.0, audio["a"])]
+    stems = {"S2": Audio(voice, RATE)}
+    slots = place(rows, original, lambda t: audio[t.id], voices=stems)
+    out = render(slots, original, lambda t: audio[t.id], voices=stems)
+    plain, _ = rendered(original, audio, rows)
+    assert (np.concatenate([b.samples for b in out], axis=1) == plain).all()
+
+
 def test_background_stays_and_the_old_voice_goes() -> None:
     bed, voice, new = (speechlike(24000, s) for s in (1, 2, 3))
     original = Audio(bed + voice, RATE)

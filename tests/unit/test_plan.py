@@ -12,7 +12,7 @@ import pytest
 from podtool.artifacts import Embedding, Metric, Row, Segment, Speaker, Take, Turn
 from podtool.audio import Audio, write_audio
 from podtool.engines.protocols import EngineContext
-from podtool.errors import EngineUnavailableError, InputError, OutputError
+from podtool.errors import InputError, OutputError
 from podtool.keys import content_of
 from podtool.pipeline import replaced_slots, take_id
 from podtool.replace.bed import measure_bed
@@ -158,6 +158,7 @@ def test_the_plan_of_a_request(tmp_path: Path) -> None:
     assert names(clip) == ["decode", "clone", *plain[1:]]
     for asks in ({"method": "speak"}, {"transcript": True}, {"wer": True}):
         assert names(profile, **asks) == [*plain[:3], "transcribe", *plain[3:]]
+    assert names(profile, overlap="separate") == [*plain[:3], "talkers", *plain[3:]]
     assert [s.name for s in steps_of(REQUEST_LISTING, until="diarize")] == ["decode", "diarize"]
 
 
@@ -220,8 +221,7 @@ def test_overlaps_are_kept_or_converted() -> None:
     kept = {t.id: keep for t, keep in replaced_slots(turns, "S2", "keep")}
     assert kept == {"t0002": [Span(8.0, 10.0)]}
     assert replaced_slots(turns, "S2", "convert")[0][1] == []
-    with pytest.raises(EngineUnavailableError, match="talk at once"):
-        replaced_slots(turns, "S2", "separate")
+    assert replaced_slots(turns, "S2", "separate") == replaced_slots(turns, "S2", "convert")
     inside = [Turn("t1", "r", 0.0, 10.0, "S1"), Turn("t2", "r", 4.0, 5.0, "S2")]
     assert replaced_slots(inside, "S2", "keep") == []  # wholly under S1: nothing is left to replace
     sliver = [Turn("t1", "r", 0.0, 5.0, "S1"), Turn("t2", "r", 4.0, 5.05, "S2")]

@@ -36,6 +36,7 @@ STAGES = (
     "clone",
     "diarize",
     "separate",
+    "talkers",
     "transcribe",
     "synthesize",
     "reconstruct",

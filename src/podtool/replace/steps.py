@@ -43,6 +43,8 @@ def steps_of(request: Request, until: str | None = None) -> list[Step]:
     if any(not is_rows(voice) for _, voice in request.mapping):
         plan.append(CloneStep())
     plan += [DiarizeStep(), SeparateStep()]
+    if request.overlap == "separate":
+        plan.append(TalkersStep())
     if request.reads_text:
         plan.append(TranscribeStep())
     plan += [SynthesizeStep(), ReconstructStep(), CheckStep(), ReportStep()]
@@ -234,6 +236,48 @@ def heard(state: State) -> tuple[str, str]:
     return str(state.audio.decoded), state.recording.sha256
 
 
+class TalkersStep:
+    """Stems of the speakers to be replaced: out of overlaps, their voice alone is taken."""
+
+    name = "talkers"
+
+    def key(self, state: State) -> Components:
+        return pipeline.talkers_key(
+            state.recording,
+            of_kind(state.rows["diarize"], Turn),
+            state.context,
+            state.request.stage_params("talkers"),
+            heard(state)[1],
+            list(state.targets),
+        )
+
+    def build(self, state: State, folder: Path) -> None:
+        path, digest = heard(state)
+        with open_audio(path) as audio:
+            rows = pipeline.talkers_file(
+                audio,
+                state.recording,
+                state.rows["diarize"],
+                state.context,
+                state.request.stage_params("talkers"),
+                folder,
+                state.timings[self.name],
+                state.on_progress,
+                heard=digest,
+                labels=list(state.targets),
+            )
+        write_rows([rows[0], state.recording, *rows[1:]], folder / "talkers.jsonl")
+
+    def load(self, state: State, folder: Path) -> None:
+        state.rows[self.name] = read_rows(folder / "talkers.jsonl")
+
+
+def stems_of_speakers(state: State) -> dict[str, Stem]:
+    """Label -> stem of each speaker to be replaced; none where overlaps are not separated."""
+    found = of_kind(state.rows.get("talkers", []), Stem)
+    return {s.speaker: s for s in found if s.speaker is not None}
+
+
 class CloneStep:
     """Voice profiles of the references that are audio."""
 
@@ -359,6 +403,7 @@ class SynthesizeStep:
             request.overlap,
             request.seed,
             heard(state)[1],
+            stems_of_speakers(state),
         )
 
     def build(self, state: State, folder: Path) -> None:
@@ -390,6 +435,7 @@ class SynthesizeStep:
                 state.request.seed,
                 digest,
                 lambda take, key: state.run.journal.write("take", take=take, key=key),
+                stems_of_speakers(state),
             )
 
     def _spoken(self, state: State, folder: Path) -> list[Row]:
@@ -440,16 +486,15 @@ class ReconstructStep:
     def key(self, state: State) -> Components:
         takes = of_kind(state.rows["synthesize"], Take)
         params = state.request.stage_params("reconstruct")
-        return pipeline.reconstruct_key(
-            state.recording, takes, stems_of(state), state.context, params
-        )
+        stems = [*stems_of(state), *stems_of_speakers(state).values()]
+        return pipeline.reconstruct_key(state.recording, takes, stems, state.context, params)
 
     def build(self, state: State, folder: Path) -> None:
         rows = pipeline.reconstruct_episode(
             state.audio,
             state.recording,
             of_kind(state.rows["synthesize"], Take),
-            stems_of(state),
+            [*stems_of(state), *stems_of_speakers(state).values()],
             state.context,
             state.request.stage_params("reconstruct"),
             folder / "mix.wav",

@@ -1,8 +1,9 @@
 """Takes + original (+ speech stem) -> the episode; whatever lies outside the slots is untouched.
 
 In a slot the original speech goes out and the take comes in: `original - speech + take` where a
-speech stem says what the speech is (the background stays), `original -> take` where the recording
-is clean. Both are crossfaded inside the slot. Every sample is a function of its frame number
+speech stem says what the speech is (the background stays), or a stem of that speaker alone (others
+who talk at the same time stay, too); `original -> take` where the recording is clean. Both are
+crossfaded inside the slot. Every sample is a function of its frame number
 alone, so any cutting into blocks gives the same samples.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -83,16 +84,18 @@ def place(
     open_take: OpenTake,
     speech: AudioSource | None = None,
     params: ReconstructParams | None = None,
+    voices: Mapping[str, AudioSource] | None = None,
 ) -> list[Slot]:
     """Where each take goes and how loud: the first of two passes.
 
-    `open_take` gives a take's audio, `speech` is the speech stem. A take longer than its slot is
-    kept whole. Raises InputError for a take that starts outside the recording, or a stem that is
-    not as long as it.
+    `open_take` gives a take's audio, `speech` is the speech stem, `voices` are stems of speakers by
+    label. A take longer than its slot is kept whole. Raises InputError for a take that starts
+    outside the recording, or a stem that is not as long as it.
     """
     params = params or ReconstructParams()
-    if speech is not None:
-        _check_stem(original, speech)
+    voices = voices or {}
+    for stem in [*voices.values(), *([speech] if speech is not None else [])]:
+        _check_stem(original, stem)
     rate = original.sample_rate
     slots: list[Slot] = []
     for take in sorted(takes, key=lambda t: (t.start, t.end, t.id)):
@@ -112,7 +115,8 @@ def place(
                 (stop - slot_end) / rate,
             )
         parts = _parts(start, slot_end, take.keep or (), rate)
-        gains = _gains(audio, parts, start, original, speech, params)
+        voice = voices.get(take.speaker, speech)
+        gains = _gains(audio, parts, start, original, voice, params)
         sounding = _sounding(parts, slot_end, start + audio.frames, original.frames)
         slots.append(Slot(take, start, stop, parts, sounding, gains))
     return slots
@@ -146,14 +150,16 @@ def render(
     params: ReconstructParams | None = None,
     on_progress: OnProgress = ignore,
     block_s: float = BLOCK_S,
+    voices: Mapping[str, AudioSource] | None = None,
 ) -> Iterator[Audio]:
     """Blocks of the result, `original.frames` in all; untouched frames keep their bits.
 
-    Give a generator to `podtool.loudness.master` for a loudness target.
+    Of a speaker in `voices` that stem goes out, of others `speech`. Give a generator to
+    `podtool.loudness.master` for a loudness target.
     """
     params = params or ReconstructParams()
     rate, frames = original.sample_rate, original.frames
-    removed = _merged(part for slot in slots for part in slot.parts)
+    removed = _removed(slots, voices or {}, speech)
     size = max(1, round(block_s * rate))
     opened: dict[str, AudioSource] = {}
     for start in range(0, frames, size):
@@ -167,12 +173,29 @@ def render(
         }
         if here:
             out = block.samples.astype(np.float64)
-            touched = _remove(out, block.samples, removed, start, stop, speech, rate, params)
+            touched = np.zeros(block.frames, np.bool_)
+            for voice, parts in removed:
+                touched |= _remove(out, block.samples, parts, start, stop, voice, rate, params)
             for slot in here:
                 touched |= _add(out, slot, opened[slot.take.id], rate, start, stop, params)
             block = Audio(_settle(out, block.samples, touched), rate)
         yield block
         on_progress(Progress("reconstruct", stop / rate, frames / rate))
+
+
+def _removed(
+    slots: Sequence[Slot], voices: Mapping[str, AudioSource], speech: AudioSource | None
+) -> list[tuple[AudioSource | None, list[Frames]]]:
+    """What goes out where: each stem of a speaker in their slots, the speech in all others."""
+    labels = sorted({s.take.speaker for s in slots} & set(voices))
+    own = [
+        (voices[label], _merged(p for s in slots if s.take.speaker == label for p in s.parts))
+        for label in labels
+    ]
+    return [
+        *own,
+        (speech, _merged(p for s in slots if s.take.speaker not in voices for p in s.parts)),
+    ]
 
 
 def _settle(out: NDArray[np.float64], original: Samples, touched: NDArray[np.bool_]) -> Samples:
