@@ -49,6 +49,10 @@ class TranscribeParams:
         default=0.6,
         metadata={"help": "Words that score less are dropped where another speaker's are surer."},
     )
+    apart_confidence: float = field(
+        default=0.3,
+        metadata={"help": "The same for words of overlaps that are read apart."},
+    )
     overlap: Literal["auto", "separate", "mixture"] = field(
         default="auto",
         metadata={"help": "Read overlaps apart, or from the mixture; auto: apart where that runs."},
@@ -121,6 +125,7 @@ def transcribe(
         done += stretch.end - stretch.start
         on_progress(Progress("transcribe", done, work))
     settle([stream for _, stream, name in read if name is None], params.overlap_confidence)
+    settle([stream for _, stream, name in read if name is not None], params.apart_confidence)
     found: list[Utterance] = []
     for stretch, stream, name in read:
         found += _utterances(stream.words, stretch, params, name)
