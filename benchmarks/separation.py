@@ -12,6 +12,7 @@ background   speech and a background at 44.1 kHz stereo, 6 scenes with music and
   separation_wer       of the embedded recogniser, utterance by utterance
   pause_level          of the speech stem where nobody speaks, against the background; here the
                        engine is not told where somebody does
+  off_centre_si_sdr_improvement   at 5 dB, of a talker who sits beside the middle
   clean_si_sdr         of speech without any background against itself
   loss_above_8_khz     of speech extended to 16 kHz (see mixtures.py), alone and with noise at 10 dB
   separation_cpu, peak_memory   on one core; of a process that separates a minute
@@ -48,6 +49,7 @@ LEVELS_DB = (0, 5, 10, 20)
 JUDGED_DB = (0, 5, 10)  # where DNSMOS listens
 READ_DB = (0, 5)  # and the recogniser reads
 PAUSE_DB = 5
+BESIDE_DB = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def score_speech(system: System, judges: Judges) -> None:
     for label, texts in meant.items():
         wer = word_errors(texts, heard[label])
         say("separation_wer", wer, "share", f"{system.name}, {label}", len(texts))
+    off_centre(system)
     clean(system, judges)
     above_8_khz(system, judges)
     say("separation_cpu", spent / seconds, "CPU s per s", system.name)
@@ -153,6 +156,23 @@ def pause_level(case: Case, speech: Samples) -> float:
         quiet[max(0, start - RATE // 10) : stop + RATE // 10] = False
     bed = (case.mixture.samples - case.scene.speech)[:, quiet]
     return 10 * float(np.log10(energy(speech[:, quiet]) / energy(bed) + 1e-10))
+
+
+def off_centre(system: System) -> None:
+    """Speech 6 dB louder on the left and half a millisecond later on the right."""
+    gains: dict[str, list[float]] = {}
+    for case in cases():
+        if case.level_db == BESIDE_DB:
+            left, right = case.scene.speech
+            late = np.concatenate([np.zeros(22, np.float32), right[:-22]])
+            truth = np.stack([left * np.float32(1.2), late * np.float32(0.6)])
+            mixture = case.mixture.samples - case.scene.speech + truth
+            found = system.speech(Audio(mixture, RATE), case.spans)
+            gain = si_sdr(found, truth) - si_sdr(mixture, truth)
+            gains.setdefault(case.label, []).append(gain)
+    for label, values in gains.items():
+        subject = f"{system.name}, {label}"
+        say("off_centre_si_sdr_improvement", float(np.mean(values)), "dB", subject, len(values))
 
 
 def clean(system: System, judges: Judges) -> None:
