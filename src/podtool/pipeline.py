@@ -355,11 +355,15 @@ def separator_of_talkers(
 
 
 def talker_engine(name: str, context: EngineContext) -> EngineInfo:
-    """The facts of a talker engine that runs here. Raises EngineUnavailableError, ModelError."""
+    """The facts of a talker engine that runs here, with the embedding that it is sorted by.
+
+    Raises EngineUnavailableError or ModelError where one of the two does not.
+    """
     info = engine_info("talkers", name, context)
-    status = availability("talkers", info.name, context)
-    if not status.available:
-        raise EngineUnavailableError(f"{info.name}: {status.reason}", status.hint)
+    for stage, engine in (("talkers", info.name), ("embedding", "campplus")):
+        status = availability(stage, engine, context)
+        if not status.available:
+            raise EngineUnavailableError(f"{engine}: {status.reason}", status.hint or None)
     return info
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Samples = NDArray[np.float32]
 Who = tuple[str, ...]
 
-_VOICE_WEIGHT = 2.0  # of a cosine, against seconds of one person being heard on one output
+_VOICE_WEIGHT = 4.0  # of a cosine, against seconds of one person being heard on one output
 
 
 def assign(
