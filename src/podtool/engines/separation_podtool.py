@@ -24,9 +24,10 @@ from podtool.segments import Span
 
 Samples = NDArray[np.float32]
 Spectrum = NDArray[np.complex64]
-Memory = tuple[Samples, Samples]
+Memory = tuple[Samples, ...]  # hidden, cell and running levels of the causal form
 
 RATE = 16000
+MEMORY = ("hidden", "cell", "levels")  # names in the model file, `_after` them as outputs
 GUIDE_HZ = (5000.0, 8000.0)  # whose gain the band above follows
 _TINY = 1e-10
 _CENTRED = 0.03  # energy of the side over that of the middle, where the voice is
@@ -269,16 +270,18 @@ class Network:
         seen = np.stack((spectrum.real, spectrum.imag), -1)[None].astype(np.float32)
         given = {"spectrum": seen, "counts": np.array([count], np.int64)}
         if shape.causal:
-            size = (shape.layers, shape.bands, shape.hidden)
-            hidden, cell = memory or (np.zeros(size, np.float32), np.zeros(size, np.float32))
-            given |= {"hidden": hidden, "cell": cell}
+            given |= dict(zip(MEMORY, memory or self._no_memory(), strict=True))
         found = self._session.run(None, given)
         masks = found[0][0]
         if not np.isfinite(masks).all():
             raise EngineFailure("the separator gave no finite masks")
         pairs = np.ascontiguousarray(masks.transpose(1, 0, 2, 3)).view(np.complex64)[..., 0]
-        after = (found[1], found[2]) if shape.causal else (np.zeros(0, np.float32),) * 2
-        return pairs, after
+        return pairs, tuple(found[1:])
+
+    def _no_memory(self) -> Memory:
+        size = (self.shape.layers, self.shape.bands, self.shape.hidden)
+        levels = np.zeros(self.shape.window // 2 + 2, np.float32)
+        return np.zeros(size, np.float32), np.zeros(size, np.float32), levels
 
     def guide(self, voices: Spectrum, spectrum: Spectrum, rate: int) -> Samples:
         """(s, k, bins) of voices in (k, bins) -> (s, k): their gain in `GUIDE_HZ`, 0 to 1.
@@ -293,7 +296,7 @@ class Network:
 
 
 def widen(low: Samples, heard: Samples, samples: Samples, rate: int, gains: Samples) -> Samples:
-    """Voices at 16 kHz (s, n) -> the same at `rate` (s, m), with what 16 kHz do not hold of `samples`.
+    """Voices at 16 kHz (s, n) -> the same at `rate` (s, m), with all that `samples` has above.
 
     `heard` (n,) is `samples` (m,) at 16 kHz; `gains` (s, k) are for frames evenly over it.
     """
@@ -348,8 +351,8 @@ def convert(source: Path, target: Path) -> None:
         """The causal form with its memory as plain inputs and outputs."""
 
         def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            masks, (hidden, cell) = network(*given[:2], (given[2], given[3]))
-            return masks, hidden, cell
+            masks, memory = network(*given[:2], given[2:])
+            return masks, *memory
 
     class Whole(nn.Module):
         def forward(self, *given: torch.Tensor) -> torch.Tensor:
@@ -362,8 +365,9 @@ def convert(source: Path, target: Path) -> None:
         spectrum = torch.randn(1, frames, p.window // 2 + 1, 2, generator=generator)
         counts = torch.tensor([p.talkers])
         size = (p.layers, len(p.bands), p.hidden)
-        memory = tuple(torch.randn(*size, generator=generator) * 0.1 for _ in range(2))
-        return (spectrum, counts, *memory) if p.causal else (spectrum, counts)
+        cells = tuple(torch.randn(*size, generator=generator) * 0.1 for _ in range(2))
+        levels = torch.rand(p.window // 2 + 2, generator=generator)
+        return (spectrum, counts, *cells, levels) if p.causal else (spectrum, counts)
 
     wrapped = Streamed() if p.causal else Whole()
 
@@ -371,20 +375,19 @@ def convert(source: Path, target: Path) -> None:
         other = example(37)
         with torch.no_grad():
             expected = wrapped(*other)[0] if p.causal else wrapped(*other)
-        names = ("spectrum", "counts", "hidden", "cell")
+        names = ("spectrum", "counts", *MEMORY)
         given = {n: x.numpy() for n, x in zip(names, other, strict=False)}
         found = open_session(path, 1).run(None, given)[0]
         if not np.allclose(found, expected.numpy(), atol=1e-3):
             raise ModelError("the converted separator does not agree with its weights")
 
-    memory_in: dict[str, dict[int, str]] = {"hidden": {}, "cell": {}} if p.causal else {}
-    memory_out: dict[str, dict[int, str]] = {"hidden_after": {}, "cell_after": {}}
+    kept = MEMORY if p.causal else ()
     export_onnx(
         wrapped.eval(),
         example(50),
         target,
-        {"spectrum": {1: "frames"}, "counts": {}, **memory_in},
-        {"masks": {1: "frames"}, **(memory_out if p.causal else {})},
+        {"spectrum": {1: "frames"}, "counts": {}, **{name: {} for name in kept}},
+        {"masks": {1: "frames"}, **{f"{name}_after": {} for name in kept}},
         check,
         {"shape": json.dumps(shape)},
     )

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from podtool.errors import ModelError
 
-COMPRESSION = 0.3  # of magnitudes, so that one network hears quiet and loud
+COMPRESSION = 0.3  # of magnitudes
+MEMORY_S = 1.0  # of the running level that all levels are seen against
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,9 @@ class NetworkParams:
             raise ValueError("the hop is half of the window")
 
 
-State = tuple[Tensor, Tensor]  # (layers, bands, hidden) each: hidden and cell of the causal form
+Cells = tuple[Tensor, Tensor]
+# Of the causal form: hidden and cell, (layers, bands, hidden) each, and running levels (bins + 1,).
+State = tuple[Tensor, Tensor, Tensor]
 
 
 class BandSplit(nn.Module):
@@ -66,7 +69,7 @@ class BandSplit(nn.Module):
             at += width
         self.register_buffer("into", into.reshape(-1), persistent=False)
         self.register_buffer("back", back, persistent=False)
-        self.encode = BandLinear(count, 3 * widest, p.channels)
+        self.encode = BandLinear(count, 4 * widest, p.channels)
         self.counted = nn.Embedding(p.talkers + 1, p.channels)
         self.along_time = nn.ModuleList(
             Recurrent(p.channels, p.hidden, both_ways=not p.causal) for _ in range(p.layers)
@@ -88,10 +91,8 @@ class BandSplit(nn.Module):
         p = self.params
         batch, frames, bins, _ = spectrum.shape
         bands = len(p.bands)
-        power = spectrum.square().sum(-1, keepdim=True) + 1e-10
-        level = torch.log10(power) / 3 + 1  # phases hide it from a linear layer
-        seen = torch.cat((spectrum * power ** ((COMPRESSION - 1) / 2), level), -1)
-        seen = nn.functional.pad(seen, (0, 0, 0, 1))[:, :, self.into]
+        features, levels = self._features(spectrum, None if state is None else state[2])
+        seen = nn.functional.pad(features, (0, 0, 0, 1))[:, :, self.into]
         x = self.encode(seen.reshape(batch, frames, bands, -1))
         x = x + self.counted(counts)[:, None, None]
         hiddens, cells = [], []
@@ -110,7 +111,35 @@ class BandSplit(nn.Module):
         masks = self.decode(x).reshape(batch, frames, bands, p.talkers, 2, -1)
         masks = masks.permute(0, 1, 3, 4, 2, 5).reshape(batch, frames, p.talkers, 2, -1)
         masks = masks[..., self.back].transpose(-1, -2)
-        return masks, (torch.stack(hiddens), torch.stack(cells))
+        return masks, (torch.stack(hiddens), torch.stack(cells), levels)
+
+    def _features(self, spectrum: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(batch, frames, bins, 4) of a spectrum, and the running levels after it.
+
+        Compressed real and imaginary part, and the level of each bin against its own running mean
+        and that of all bins. Without the running means, levels say little where recordings are
+        loud and quiet, and training stays for long at one mask for all times.
+        """
+        p = self.params
+        frames = spectrum.shape[1]
+        level = torch.log10(spectrum.square().sum(-1) + 1e-10)
+        decay = -p.hop / (p.sample_rate * MEMORY_S)  # natural logarithm, per frame
+        at = torch.arange(frames, device=spectrum.device)
+        ages = at[:, None] - at[None]
+        weights = torch.exp(decay * ages.clamp(min=0)) * (ages >= 0)
+        sums = torch.matmul(weights, level)
+        counts = weights.sum(1)
+        if before is not None:
+            left = torch.exp(decay * (at + 1))
+            sums = sums + left[:, None] * before[:-1]
+            counts = counts + left * before[-1]
+        mean = sums / counts[:, None]
+        own = level - mean
+        whole = level - mean.mean(-1, keepdim=True)
+        phase = spectrum * 10 ** (-level / 2)[..., None]
+        parts = phase * 10 ** (COMPRESSION / 2 * whole)[..., None]
+        features = torch.cat((parts, own[..., None], whole[..., None]), -1)
+        return features, torch.cat((sums[0, -1], counts[-1:]))
 
 
 class BandLinear(nn.Module):
@@ -138,7 +167,7 @@ class Recurrent(nn.Module):
         self.lstm = nn.LSTM(channels, hidden, batch_first=True, bidirectional=both_ways)
         self.back = nn.Linear(hidden * (2 if both_ways else 1), channels)
 
-    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         y, after = self.lstm(self.norm(x), state)
         return self.back(y), after
 
