@@ -30,7 +30,8 @@ RATE = 16000
 MEMORY = ("hidden", "cell", "levels")  # names in the model file, `_after` them as outputs
 GUIDE_HZ = (5000.0, 8000.0)  # whose gain the band above follows
 _TINY = 1e-10
-_CENTRED = 0.03  # energy of the side over that of the middle, where the voice is
+_CENTRED = 0.015  # energy of the side over that of the middle, where the voice is
+_PLACED_HZ = 500.0
 
 
 class PodtoolSeparation:
@@ -97,7 +98,9 @@ class PodtoolSeparation:
     def _centred(self, audio: Audio, mask: Spectrum, spectrum: Spectrum) -> bool:
         """Whether all voices are in the middle of the channels: then the rest is background."""
         power = np.abs(spectrum) ** 2
-        voiced = (np.abs(mask) > 0.7) & (power > np.quantile(power, 0.9))
+        # Low bins say nothing of where a voice is: spaced microphones hear them alike.
+        voiced = (np.abs(mask) > 0.7) & (power > np.quantile(power, 0.95, axis=0))
+        voiced[:, : round(_PLACED_HZ * self._network.shape.window / RATE)] = False
         if not voiced.any():
             return True
         middle = audio.samples.mean(axis=0, dtype=np.float32)
