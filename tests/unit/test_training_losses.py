@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from podtool.training.losses import LossParams, assign, loss, si_sdr
+from podtool.training.losses import LossParams, assign, grouping, loss, si_sdr
 
 PARAMS = LossParams(window=64)
 
@@ -109,3 +109,25 @@ def test_the_level_of_a_scene_does_not_change_its_loss() -> None:
     loud = loss(found, talkers, mixture, background, counts, PARAMS)
     quiet = loss(found / 50, talkers / 50, mixture / 50, background / 50, counts, PARAMS)
     assert float(quiet) == pytest.approx(float(loud), abs=0.05)
+
+
+def test_grouping_is_zero_where_bands_of_one_voice_are_alike_and_others_orthogonal() -> None:
+    torch.manual_seed(0)
+    leader = torch.randint(0, 2, (1, 20, 6))
+    powers = torch.nn.functional.one_hot(leader, 2).permute(0, 3, 1, 2).float()
+    right = torch.nn.functional.one_hot(leader, 16).float()
+    assert float(grouping(right, powers)) == pytest.approx(0.0, abs=1e-5)
+    swapped = torch.nn.functional.one_hot(1 - leader, 16).float()
+    assert float(grouping(swapped, powers)) == pytest.approx(0.0, abs=1e-5)
+    one = torch.zeros_like(right)
+    one[..., 0] = 1
+    assert float(grouping(one, powers)) > 0.3
+
+
+def test_grouping_does_not_ask_quiet_bands() -> None:
+    powers = torch.ones(1, 2, 10, 2)
+    powers[:, 1] = 0
+    powers[:, :, :, 1] = torch.tensor([0.0, 1e-6])[None, :, None]  # another voice, 60 dB down
+    groups = torch.zeros(1, 10, 2, 16)
+    groups[..., 0] = 1
+    assert float(grouping(groups, powers)) == pytest.approx(0.0, abs=1e-5)

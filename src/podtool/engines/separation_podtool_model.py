@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from podtool.errors import ModelError
 
 COMPRESSION = 0.3  # of magnitudes
+GROUPS = 16  # dimensions in which bands of one voice come together in training
 MEMORY_S = 1.0  # of the running level that all levels are seen against
 
 
@@ -77,6 +78,7 @@ class BandSplit(nn.Module):
         self.along_bands = nn.ModuleList(
             Recurrent(p.channels, p.hidden, both_ways=True) for _ in range(p.layers)
         )
+        self.group = nn.Linear(p.channels, GROUPS)
         self.norm = nn.LayerNorm(p.channels)
         self.widen = BandLinear(count, p.channels, 2 * p.channels)
         self.decode = BandLinear(count, 2 * p.channels, p.talkers * 2 * widest)
@@ -88,6 +90,13 @@ class BandSplit(nn.Module):
         self, spectrum: Tensor, counts: Tensor, state: State | None = None
     ) -> tuple[Tensor, State]:
         """Masks (batch, frames, talkers, bins, 2), and the state after the last frame."""
+        heard, after = self.listen(spectrum, counts, state)
+        return self.masks(heard), after
+
+    def listen(
+        self, spectrum: Tensor, counts: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """(batch, frames, bands, channels) of what was made of a spectrum, and the state after."""
         p = self.params
         batch, frames, bins, _ = spectrum.shape
         bands = len(p.bands)
@@ -107,11 +116,16 @@ class BandSplit(nn.Module):
             x = x + y.reshape(batch, bands, frames, p.channels).transpose(1, 2)
             y, _ = band(x.reshape(batch * frames, bands, p.channels), None)
             x = x + y.reshape(batch, frames, bands, p.channels)
-        x = torch.tanh(self.widen(self.norm(x)))
-        masks = self.decode(x).reshape(batch, frames, bands, p.talkers, 2, -1)
+        return x, (torch.stack(hiddens), torch.stack(cells), levels)
+
+    def masks(self, heard: Tensor) -> Tensor:
+        """What was heard -> (batch, frames, talkers, bins, 2)."""
+        p = self.params
+        batch, frames, bands, _ = heard.shape
+        wide = torch.tanh(self.widen(self.norm(heard)))
+        masks = self.decode(wide).reshape(batch, frames, bands, p.talkers, 2, -1)
         masks = masks.permute(0, 1, 3, 4, 2, 5).reshape(batch, frames, p.talkers, 2, -1)
-        masks = masks[..., self.back].transpose(-1, -2)
-        return masks, (torch.stack(hiddens), torch.stack(cells), levels)
+        return masks[..., self.back].transpose(-1, -2)
 
     def _features(self, spectrum: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins, 4) of a spectrum, and the running levels after it.
@@ -205,16 +219,34 @@ def apply_masks(masks: Tensor, spectrum: Tensor) -> Tensor:
     return torch.stack((a * real - b * imag, a * imag + b * real), -1).transpose(1, 2)
 
 
+def band_powers(samples: Tensor, params: NetworkParams) -> Tensor:
+    """(batch, talkers, n) -> (batch, talkers, frames, bands) of power."""
+    n = samples.shape[-1]
+    flat = nn.functional.pad(samples.flatten(0, 1), (0, -n % params.hop))
+    power = to_spectrum(flat, params).square().sum(-1)
+    bands = torch.stack([b.sum(-1) for b in power.split(list(params.bands), -1)], -1)
+    return bands.unflatten(0, samples.shape[:2])
+
+
 def separate(network: BandSplit, mixture: Tensor, counts: Tensor) -> Tensor:
     """(batch, n) mixture -> (batch, talkers, n); places from `counts` on are silent."""
+    return separate_and_group(network, mixture, counts)[0]
+
+
+def separate_and_group(
+    network: BandSplit, mixture: Tensor, counts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `separate`, and (batch, frames, bands, GROUPS) of unit norm: near where voices agree."""
     p = network.params
     n = mixture.shape[-1]
     padded = nn.functional.pad(mixture, (0, -n % p.hop))
     spectrum = to_spectrum(padded, p)
-    masks, _ = network(spectrum, counts)
-    voices: Tensor = to_samples(apply_masks(masks.float(), spectrum), p)[..., :n]
+    heard, _ = network.listen(spectrum, counts)
+    masks = network.masks(heard).float()
+    voices: Tensor = to_samples(apply_masks(masks, spectrum), p)[..., :n]
     present: Tensor = torch.arange(p.talkers, device=counts.device) < counts[:, None]
-    return voices * present[..., None]
+    groups = nn.functional.normalize(network.group(heard).float(), dim=-1)
+    return voices * present[..., None], groups
 
 
 # ---------------------------------------------------------------- files

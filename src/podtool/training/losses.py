@@ -26,6 +26,7 @@ class LossParams:
     residual: float = 0.3  # weight of what is left of the mixture, beside the talkers
     spectral: float = 10.0  # weight of the distance of compressed magnitudes
     window: int = 512  # of those, in samples
+    grouping: float = 0.0  # weight of the affinity of bands that one voice leads, in training
 
     def __post_init__(self) -> None:
         if self.window < 16:
@@ -56,6 +57,26 @@ def loss(
         distance = (a - b).abs().mean((-1, -2)) * present
         total = total + params.spectral * distance.sum() / present.sum().clamp(min=1)
     return total
+
+
+def grouping(groups: Tensor, powers: Tensor) -> Tensor:
+    """How badly embeddings (b, t, k, d) of bands group by talker, 0 to 1 (mean of the batch).
+
+    `powers`: (b, talkers, t, k) of each talker in each band. Deep clustering (Hershey et al., 2016)
+    with soft memberships, louder bands weighing more: a signal that training has from the first
+    step, when permutation invariant outputs are still all alike.
+    """
+    total = powers.sum(1)
+    member = (powers / (total[:, None] + TINY)).flatten(2).transpose(1, 2)
+    weight = (total / (total.amax((1, 2), keepdim=True) + TINY)).clamp(min=1e-5) ** 0.25
+    weight = (weight - 0.06).clamp(min=0).flatten(1)[..., None]
+    v, y = groups.flatten(1, 2) * weight.sqrt(), member * weight.sqrt()
+
+    def inner(a: Tensor, b: Tensor) -> Tensor:
+        return (a.transpose(1, 2) @ b).square().sum((1, 2))
+
+    value = inner(v, v) - 2 * inner(v, y) + inner(y, y)
+    return (value / (weight.sum((1, 2)).square() + TINY)).mean()
 
 
 def assign(pairs: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,12 +28,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from podtool import __version__
 from podtool.audio import sha256_of
-from podtool.engines.separation_podtool_model import BandSplit, load, save, separate
+from podtool.engines.separation_podtool_model import (
+    BandSplit,
+    band_powers,
+    load,
+    save,
+    separate_and_group,
+)
 from podtool.errors import ConfigError, EngineFailure, InputError, ModelError
 from podtool.progress import OnProgress, Progress, ignore
 from podtool.training import curve, files, widen
 from podtool.training.corpus import Corpus, read_corpus
-from podtool.training.losses import assign, loss, si_sdr
+from podtool.training.losses import assign, grouping, loss, si_sdr
 from podtool.training.mixing import Mixer
 from podtool.training.recipe import Recipe, TrainingParams
 from podtool.training.rooms import Rooms
@@ -218,13 +224,21 @@ class Trainer:
 
     def _loss(self, network: BandSplit, batch: Batch) -> Tensor:
         mixture, talkers, background, counts = (x.to(self.device) for x in batch)
-        found = self._separate(network, mixture, counts)
-        return loss(found, talkers, mixture, background, counts, self.recipe.loss)
+        found, groups = self._separate(network, mixture, counts)
+        params = self.recipe.loss
+        total = loss(found, talkers, mixture, background, counts, params)
+        if params.grouping:
+            with torch.no_grad():
+                powers = band_powers(talkers, network.params)
+            total = total + params.grouping * grouping(groups, powers)
+        return total
 
-    def _separate(self, network: BandSplit, mixture: Tensor, counts: Tensor) -> Tensor:
+    def _separate(
+        self, network: BandSplit, mixture: Tensor, counts: Tensor
+    ) -> tuple[Tensor, Tensor]:
         mixed = self.recipe.training.precision == "bf16"
         with torch.autocast(self.device, torch.bfloat16, enabled=mixed):
-            return separate(network, mixture, counts)
+            return separate_and_group(network, mixture, counts)
 
     def _batches(self) -> Iterator[list[Batch]]:
         """The batches of each step that is left."""
@@ -260,7 +274,7 @@ class Trainer:
         with torch.inference_mode():
             for batch in DataLoader(scenes, recipe.training.batch):
                 mixture, talkers, background, counts = (x.to(self.device) for x in batch)
-                found = self._separate(self.average, mixture, counts)
+                found, _ = self._separate(self.average, mixture, counts)
                 for k in range(len(mixture)):
                     one = slice(k, k + 1)
                     parts = talkers[one], mixture[one], background[one], counts[one]
