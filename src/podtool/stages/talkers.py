@@ -9,7 +9,6 @@ has elsewhere in the recording, and by the window before. Memory: a few windows.
 from __future__ import annotations
 
 import io
-import logging
 import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +30,6 @@ from podtool.stages.wideband import power_shares, widen
 
 if TYPE_CHECKING:
     from podtool.engines.protocols import EmbeddingEngine, TalkerEngine
-
-log = logging.getLogger(__name__)
 
 BLOCK_S = 10.0
 Samples = NDArray[np.float32]
