@@ -72,6 +72,11 @@ class BandSplit(nn.Module):
         self.register_buffer("back", back, persistent=False)
         self.encode = BandLinear(count, 4 * widest, p.channels)
         self.counted = nn.Embedding(p.talkers + 1, p.channels)
+        with torch.no_grad():
+            # What is heard leads from the first step: no constant beside it, every band as loud.
+            self.counted.weight.zero_()
+            for k, width in enumerate(p.bands):
+                self.encode.weight[k].uniform_(-1, 1).mul_((3 / (4 * width)) ** 0.5)
         self.along_time = nn.ModuleList(
             Recurrent(p.channels, p.hidden, both_ways=not p.causal) for _ in range(p.layers)
         )
@@ -180,6 +185,21 @@ class Recurrent(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.lstm = nn.LSTM(channels, hidden, batch_first=True, bidirectional=both_ways)
         self.back = nn.Linear(hidden * (2 if both_ways else 1), channels)
+        with torch.no_grad():
+            # As drawn by torch, all layers together would add a tenth to what they hear, and
+            # training would spend hours at what can be done without memory.
+            for name, weight in self.lstm.named_parameters():
+                if "weight_ih" in name:
+                    weight.uniform_(-1, 1).mul_((3 / channels) ** 0.5)
+                elif "weight_hh" in name:
+                    for gate in weight.split(hidden):
+                        nn.init.orthogonal_(gate)
+                elif "bias_ih" in name:
+                    weight.zero_()[hidden : 2 * hidden] = 1  # remember
+                else:
+                    weight.zero_()
+            self.back.weight.uniform_(-1, 1).mul_(2.5 / self.back.in_features**0.5)
+            self.back.bias.zero_()
 
     def forward(self, x: Tensor, state: Cells | None) -> tuple[Tensor, Cells]:
         y, after = self.lstm(self.norm(x), state)
