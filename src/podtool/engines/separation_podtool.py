@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from podtool.audio import Audio
 from podtool.engines.onnx_session import only_file, open_session
 from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.engines.separation_spectral import without_sides
 from podtool.errors import EngineFailure, ModelError
 from podtool.resample import resample
 from podtool.segments import Span
@@ -47,7 +48,7 @@ class PodtoolSeparation:
         channels=0,
         window_s=24.0,
         models=("podtool-background",),
-        packages=("onnxruntime",),
+        packages=("onnxruntime", "scipy"),
     )
     stems: tuple[str, ...] = ("speech",)
 
@@ -68,11 +69,12 @@ class PodtoolSeparation:
         if audio.frames == 0 or not audio.samples.any():
             return {"speech": Audio(np.zeros_like(audio.samples), rate)}
         middle = audio.samples.mean(axis=0, dtype=np.float32)
-        heard = resample(Audio(middle[None], rate), RATE).samples[0]
-        spectrum = self._network.forward(heard)
-        mask = self._network.masks(spectrum, 1)[0][0]
-        if audio.channels == 1 or self._centred(audio, mask, spectrum):
+        heard, spectrum, mask = self._listen(middle, rate)
+        if (audio.samples == audio.samples[:1]).all():
             voice = self._voice(middle, heard, spectrum, mask, rate)[None]
+        elif self._centred(audio, mask, spectrum):
+            middle = without_sides(audio)
+            voice = self._voice(middle, *self._listen(middle, rate), rate)[None]
         else:
             channels = [resample(Audio(c[None], rate), RATE).samples[0] for c in audio.samples]
             seen = [self._network.forward(c) for c in channels]
@@ -82,6 +84,12 @@ class PodtoolSeparation:
         if speech is not None:
             voice = voice * _gate(speech, audio.frames, rate)
         return {"speech": Audio(np.ascontiguousarray(voice, np.float32), rate)}
+
+    def _listen(self, samples: Samples, rate: int) -> tuple[Samples, Spectrum, Spectrum]:
+        """(n,) at `rate` -> the same at 16 kHz, its spectrum and the voice's mask."""
+        heard = resample(Audio(samples[None], rate), RATE).samples[0]
+        spectrum = self._network.forward(heard)
+        return heard, spectrum, self._network.masks(spectrum, 1)[0][0]
 
     def _voice(
         self, samples: Samples, heard: Samples, spectrum: Spectrum, mask: Spectrum, rate: int

@@ -87,6 +87,18 @@ def denoise(audio: Audio, speech: Sequence[Span] | None = None, deepest_db: floa
     return Audio((1 - floor) * voice + floor * audio.samples, audio.sample_rate)
 
 
+def without_sides(audio: Audio) -> NDArray[np.float32]:
+    """(n,) middle of (channels, n) without what the sides predict of it: bed, where voices are
+    in the middle."""
+    params = SpectralParams()
+    grid = _Grid.of(audio.sample_rate, params)
+    middle, sides = _middle_and_side(audio.samples)
+    spectrum = grid.forward(middle)
+    for side in sides:
+        spectrum = _cancel(spectrum, grid.forward(side))
+    return grid.backward(spectrum, audio.frames)
+
+
 def extract(
     audio: Audio, speech: Sequence[Span] | None, params: SpectralParams
 ) -> NDArray[np.float32]:
