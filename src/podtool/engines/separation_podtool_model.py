@@ -130,7 +130,8 @@ class BandSplit(nn.Module):
         wide = torch.tanh(self.widen(self.norm(heard)))
         masks = self.decode(wide).reshape(batch, frames, bands, p.talkers, 2, -1)
         masks = masks.permute(0, 1, 3, 4, 2, 5).reshape(batch, frames, p.talkers, 2, -1)
-        return masks[..., self.back].transpose(-1, -2)
+        placed: Tensor = masks[..., self.back]
+        return placed.transpose(-1, -2)
 
     def _features(self, spectrum: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """(batch, frames, bins, 4) of a spectrum, and the running levels after it.
@@ -192,7 +193,7 @@ class Recurrent(nn.Module):
                 if "weight_ih" in name:
                     weight.uniform_(-1, 1).mul_((3 / channels) ** 0.5)
                 elif "weight_hh" in name:
-                    for gate in weight.split(hidden):
+                    for gate in torch.split(weight, hidden):
                         nn.init.orthogonal_(gate)
                 elif "bias_ih" in name:
                     weight.zero_()[hidden : 2 * hidden] = 1  # remember
@@ -244,8 +245,8 @@ def band_powers(samples: Tensor, params: NetworkParams) -> Tensor:
     n = samples.shape[-1]
     flat = nn.functional.pad(samples.flatten(0, 1), (0, -n % params.hop))
     power = to_spectrum(flat, params).square().sum(-1)
-    bands = torch.stack([b.sum(-1) for b in power.split(list(params.bands), -1)], -1)
-    return bands.unflatten(0, samples.shape[:2])
+    bands = torch.stack([b.sum(-1) for b in torch.split(power, list(params.bands), -1)], -1)
+    return bands.reshape(*samples.shape[:2], *bands.shape[1:])
 
 
 def separate(network: BandSplit, mixture: Tensor, counts: Tensor) -> Tensor:
