@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
+from podtool.audio import sha256_of
 from podtool.errors import ModelError
 from podtool.store import ModelStore
 from podtool.store.fetch import parse_origin
@@ -376,9 +377,21 @@ def test_the_shipped_table_serves_every_engine() -> None:
                     assert model in groups["embedded"]
     assert {"demo-recordings", "demo-voice"} <= set(groups["embedded"])
     for model in table.models.values():
-        assert model.licence and model.source.startswith("https://")
+        own = model.id.startswith("podtool-")
+        assert model.licence and model.source.startswith("docs/models/" if own else "https://")
+        assert not own or (Path(__file__).parents[2] / model.source).is_file()
         for file in model.files:
-            assert parse_origin(file.origin).remote
+            assert parse_origin(file.origin).remote != own
+
+
+def test_own_weights_lie_in_the_package_as_the_table_says() -> None:
+    models = [m for m in ModelTable.shipped().models.values() if m.id.startswith("podtool-")]
+    assert models
+    for model in models:
+        for file in model.files:
+            path = Path(parse_origin(file.origin, model.folder).location)
+            assert (path.stat().st_size, sha256_of(path)) == (file.bytes, file.sha256)
+    assert sum(m.bytes for m in models) < 25e6
 
 
 def test_the_commands(
