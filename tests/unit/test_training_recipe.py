@@ -12,7 +12,7 @@ from podtool.training.recipe import read_recipe, recipe_names
 
 
 def test_the_shipped_recipes() -> None:
-    assert recipe_names() == ["background", "talkers", "talkers-streaming"]
+    assert recipe_names() == ["background", "talkers", "talkers-pairs", "talkers-streaming"]
     found = {name: read_recipe(name) for name in recipe_names()}
     for name, recipe in found.items():
         assert recipe.name == name and recipe.about
