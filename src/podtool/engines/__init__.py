@@ -105,15 +105,15 @@ def availability(stage: str, name: str, context: EngineContext) -> Availability:
             return Availability(
                 name, stage, info, False, f"{package} is not installed", info.install
             )
+    # An engine whose weights an option may name, or nobody ships yet, says itself what is missing.
+    missing = getattr(engine_class(stage, name), "missing", lambda _: None)(context)
+    if missing is not None:
+        return Availability(name, stage, info, False, missing.message, missing.hint or "")
     for model in info.models:
         try:
             context.model(model)
         except ModelError as error:
             return Availability(name, stage, info, False, error.message, error.hint or "")
-    # An engine whose weights an option may name says itself what is missing.
-    missing = getattr(engine_class(stage, name), "missing", lambda _: None)(context)
-    if missing is not None:
-        return Availability(name, stage, info, False, missing.message, missing.hint or "")
     return Availability(name, stage, info, True)
 
 

@@ -133,15 +133,27 @@ class PodtoolTalkers:
         models=("podtool-talkers",),
         packages=("onnxruntime",),
     )
-    _model: ClassVar[str] = "podtool-talkers"
-
     def __init__(self, network: Network) -> None:
         self._network = network
         self.max_talkers = network.shape.talkers
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
-        return cls(Network.open(context.model(cls._model), context.threads))
+        return cls(Network.open(context.model("podtool-talkers"), context.threads))
+
+    @staticmethod
+    def missing(context: EngineContext) -> ModelError | None:
+        """What to do where the weights are not there: they are not good enough to ship yet."""
+        try:
+            context.model("podtool-talkers")
+        except ModelError as error:
+            if "there is no model" not in error.message:
+                return error
+            return ModelError(
+                "no weights for people who talk at once come with this version",
+                "Train them: podtool train separator talkers, see docs/training.md.",
+            )
+        return None
 
     def talkers(self, audio: Audio, count: int) -> Samples:
         """One window of mono audio -> (count, n). Raises ValueError for an impossible count."""
