@@ -232,8 +232,7 @@ def windows(
     """Windows in order that answer for every overlap, and only once.
 
     Neighbouring overlaps of the same people share one; long ones get several. The context ends
-    where more people would be heard than the engine tells apart. Starts lie on samples of both
-    rates.
+    where somebody else talks. Starts lie on samples of both rates.
     """
     context = round(params.context_s * rate)
     longest = max(round(params.window_s * rate), 4 * context)
@@ -247,7 +246,7 @@ def windows(
             cores.append(core)
     found = []
     for first, last, people in cores:
-        start, stop = _with_context(plan, first, last, people, context, most)
+        start, stop = _with_context(plan, first, last, people, context)
         start = min(-(-start // step) * step, first // step * step)
         who = _heard(plan, Window(start, stop, first, last, ()), round(_BRIEF_S * rate), most)
         found.append(Window(start, stop, first, last, who))
@@ -277,20 +276,17 @@ def _share(a: tuple[int, int, set[str]], b: tuple[int, int, set[str]], longest: 
 
 
 def _with_context(
-    plan: Sequence[Region], first: int, last: int, people: set[str], context: int, most: int
+    plan: Sequence[Region], first: int, last: int, people: set[str], context: int
 ) -> tuple[int, int]:
+    """Frames around a core in which nobody talks who does not talk in it (measured: fewer people
+    in a window are worth more than a longer window)."""
     start, stop = max(0, first - context), min(plan[-1].stop, last + context)
-    heard = set(people)
-    near = between(plan, start, stop)
-    before = [r for r in reversed(near) if r.start < first]
-    after = [r for r in near if r.stop > last]
-    for left, region in [*((True, r) for r in before), *((False, r) for r in after)]:
-        if len(heard | set(region.who)) <= most:
-            heard |= set(region.who)
-        elif left:
-            start = max(start, min(region.stop, first))
-        else:
-            stop = min(stop, max(region.start, last))
+    for region in between(plan, start, stop):
+        if not set(region.who) <= people:
+            if region.start < first:
+                start = max(start, min(region.stop, first))
+            if region.stop > last:
+                stop = min(stop, max(region.start, last))
     return start, stop
 
 

@@ -44,7 +44,7 @@ class TalkersParams:
 
     engine: str = field(default="auto", metadata={"help": "Talker separation engine."})
     context_s: float = field(
-        default=2.0, metadata={"help": "Audio heard on both sides of an overlap, in seconds."}
+        default=1.0, metadata={"help": "Audio heard on both sides of an overlap, in seconds."}
     )
     window_s: float = field(
         default=12.0, metadata={"help": "Longest window separated at once, in seconds."}
