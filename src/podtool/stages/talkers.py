@@ -56,7 +56,7 @@ class TalkersParams:
         default=0.1, metadata={"help": "Overlaps shorter than this are nobody else's."}
     )
     rest: Literal["background", "talkers"] = field(
-        default="background",
+        default="talkers",
         metadata={"help": "Whose is what is left of an overlap: background, or talkers."},
     )
 
