@@ -113,7 +113,7 @@ def streams(draw: st.DrawFn, text: Callable[[list[str]], str]) -> list[Row]:
             for _ in range(draw(st.integers(1, 4))):
                 length = draw(st.integers(1, 10**6))
                 words.append(Word(draw(token), at / 10**6, (at + length) / 10**6))
-                at += length + draw(st.integers(0, 10**6))
+                at += length + draw(st.integers(0, 10**6 - 10))  # a second is a new utterance
             end = words[-1].end
             at = round(end * 10**6) + 10**6 + draw(st.integers(1, 10**6))
             said = text([w.text for w in words])

@@ -100,6 +100,7 @@ def test_a_stream_with_its_state_is_the_whole() -> None:
 
 def test_the_count_is_heard() -> None:
     model, spectrum = network(), to_spectrum(noise(1, 640), TINY)
+    torch.nn.init.normal_(model.counted.weight)  # zero before training
     with torch.inference_mode():
         two, three = (model(spectrum, torch.tensor([k]))[0] for k in (2, 3))
     assert not torch.allclose(two, three, atol=1e-4)
