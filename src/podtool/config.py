@@ -155,9 +155,7 @@ def resolve(
         raise ConfigError(f"the settings of {stage} do not fit together: {error}") from None
 
 
-def from_table(
-    kind: type[P], table: Any, where: str, ready: Mapping[str, Any] | None = None
-) -> P:
+def from_table(kind: type[P], table: Any, where: str, ready: Mapping[str, Any] | None = None) -> P:
     """A frozen dataclass from a TOML table; `ready` are fields that are built already.
 
     Raises ConfigError for an unknown or missing field, or a value of the wrong type.

@@ -121,7 +121,7 @@ class PodtoolSeparation:
 
 
 class PodtoolTalkers:
-    """Up to three simultaneous talkers, mono 16 kHz; the form that hears what follows too."""
+    """Up to three simultaneous talkers, mono 16 kHz, by the causal form."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
         name="podtool",
@@ -130,30 +130,17 @@ class PodtoolTalkers:
         licence="MIT",
         tier="embedded",
         sample_rate=RATE,
-        models=("podtool-talkers",),
+        models=("podtool-talkers-streaming",),
         packages=("onnxruntime",),
     )
+
     def __init__(self, network: Network) -> None:
         self._network = network
         self.max_talkers = network.shape.talkers
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
-        return cls(Network.open(context.model("podtool-talkers"), context.threads))
-
-    @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What to do where the weights are not there: they are not good enough to ship yet."""
-        try:
-            context.model("podtool-talkers")
-        except ModelError as error:
-            if "there is no model" not in error.message:
-                return error
-            return ModelError(
-                "no weights for people who talk at once come with this version",
-                "Train them: podtool train separator talkers, see docs/training.md.",
-            )
-        return None
+        return cls(Network.open(context.model("podtool-talkers-streaming"), context.threads))
 
     def talkers(self, audio: Audio, count: int) -> Samples:
         """One window of mono audio -> (count, n). Raises ValueError for an impossible count."""
