@@ -7,7 +7,9 @@ Commands as a user runs them, on the full mix, the number of speakers unknown:
   without      diarize, transcribe --overlap mixture
   background   separate, then the same on the speech stem
   talkers      diarize, transcribe --overlap separate
-  with         separate, diarize and transcribe --overlap separate on the speech stem
+  stem         separate, diarize and transcribe --overlap separate on the speech stem
+  with         separate, diarize the speech stem, transcribe --overlap separate --from mixture: a
+               recogniser hears more in what was recorded than in what a network left of it
 overlap_der    collar .25 (.25 s on either side), overlap scored
 overlap_cpwer  of the embedded recogniser
 others_si_sdr  on the show of crosstalk, where a speaker to be replaced and others talk at once:
@@ -38,6 +40,13 @@ from podtool.segments import Span, intersect, union
 
 SHOWS = ("noisy-room-3spk", CROSSTALK)
 RATE = 16000
+WAYS = (
+    ("without", "mixture"),
+    ("talkers", "separate"),
+    ("background", "mixture"),
+    ("stem", "separate"),
+    ("with", "separate", "--from", "mixture"),
+)
 COLLAR = 0.5  # pyannote.metrics counts both sides of a boundary
 
 
@@ -57,14 +66,14 @@ def score(show: str, scratch: Path) -> None:
     rows_of(scratch / "stems", "separate", mix, "--engine", "podtool", "--out-dir", scratch / "out")
     figures: dict[tuple[str, str], float] = {}
     for source, heard, labels in (
-        ("mix", mix, ("without", "talkers")),
-        ("stem", scratch / "stems", ("background", "with")),
+        ("mix", mix, WAYS[:2]),
+        ("stem", scratch / "stems", WAYS[2:]),
     ):
         diarized = scratch / f"diarized-{source}"
         turns = of_kind(rows_of(diarized, "diarize", heard), Turn)
         der = error(truth, [(t.start, t.end, t.speaker) for t in turns], seconds, COLLAR)
-        for label, way in zip(labels, ("mixture", "separate"), strict=True):
-            read = rows_of(scratch / "read", "transcribe", diarized, "--overlap", way)
+        for label, *options in labels:
+            read = rows_of(scratch / "read", "transcribe", diarized, "--overlap", *options)
             figures["der", label] = der
             figures["cpwer", label] = cpwer(folder, of_kind(read, Utterance))
     for (name, label), value in figures.items():
