@@ -29,7 +29,7 @@ Licence = Annotated[
 def separator(
     recipe: Annotated[
         str,
-        typer.Argument(help="TOML file, or: background, talkers, talkers-streaming."),
+        typer.Argument(help="TOML file, or background, talkers-pairs, talkers-streaming, talkers."),
     ],
     data: Annotated[
         list[Path],
