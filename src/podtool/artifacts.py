@@ -117,6 +117,43 @@ class Utterance:
 
 
 @dataclass(frozen=True, slots=True)
+class Partial:
+    """What is being said, as far as it is heard by now; a later row of the same id replaces it.
+
+    The first `stable` words were the same in the partial before and are likely to stay. The
+    utterance with this id is the last word on it; a partial without text takes it back.
+    """
+
+    kind: ClassVar[str] = "partial"
+    version: ClassVar[int] = 1
+    id: str
+    recording: str
+    start: float
+    end: float
+    text: str
+    speaker: str | None = None
+    stable: int | None = None
+    extra: Extra | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A speaker who turned out to be another one: rows of `source` are `target`'s.
+
+    It holds for rows that start at or after `since`, and before `until` where that is given.
+    """
+
+    kind: ClassVar[str] = "correction"
+    version: ClassVar[int] = 1
+    recording: str
+    source: str = field(metadata={"name": "from"})
+    target: str = field(metadata={"name": "to"})
+    since: float
+    until: float | None = None
+    extra: Extra | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stem:
     """One separated source as a file; name: speech, background, speaker:S1."""
 
@@ -269,6 +306,8 @@ KnownRow = (
     | Turn
     | Speaker
     | Utterance
+    | Partial
+    | Correction
     | Stem
     | Voice
     | Take
@@ -286,6 +325,8 @@ ROW_TYPES: dict[str, type[KnownRow]] = {
         Turn,
         Speaker,
         Utterance,
+        Partial,
+        Correction,
         Stem,
         Voice,
         Take,

@@ -40,8 +40,13 @@ def encode(row: Row, folder: Path | None = None) -> str:
             continue
         if f.name == "path":
             value = _outward(str(value), folder)
-        record[f.name] = value
+        record[field_name(f)] = value
     return json.dumps(record, ensure_ascii=False, allow_nan=False)
+
+
+def field_name(f: dataclasses.Field[Any]) -> str:
+    """What a field is called in a row: `from` cannot be the name of one in Python."""
+    return str(f.metadata.get("name", f.name))
 
 
 def _plain(value: Any) -> Any:
@@ -174,18 +179,21 @@ def _types(owner: type[Any]) -> dict[str, Any]:
 
 
 def _build(owner: type[Any], record: dict[str, Any], where: str) -> Any:
-    fields = {f.name: f for f in dataclasses.fields(owner)}
+    fields = {field_name(f): f for f in dataclasses.fields(owner)}
     unknown = sorted(set(record) - set(fields))
     if unknown:
         raise InputError(
             f"{where}: unknown field {unknown[0]!r}",
             f"Known fields: {', '.join(fields)}. Put your own under `extra`.",
         )
-    values = {k: _value(v, _types(owner)[k], f"{where}.{k}") for k, v in record.items()}
+    values = {
+        fields[k].name: _value(v, _types(owner)[fields[k].name], f"{where}.{k}")
+        for k, v in record.items()
+    }
     missing = [
         n
         for n, f in fields.items()
-        if n not in values
+        if f.name not in values
         and f.default is dataclasses.MISSING
         and f.default_factory is dataclasses.MISSING
     ]

@@ -1,0 +1,1 @@
+"""Live transcription: sources, a deterministic pipeline, and the session that runs them."""
