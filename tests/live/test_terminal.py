@@ -165,7 +165,7 @@ def open_pane(tmp_path: Path) -> Iterator[Open]:
 
 def test_an_ordinary_terminal_and_its_keys(open_pane: Open) -> None:
     pane = open_pane(80, 24)
-    pane.start()
+    pane.start("< /dev/zero")  # audio on stdin: keys come from the terminal all the same
     pane.sees("ALSA lib: underrun")  # what a library wrote to stderr does not tear the screen
     lines = pane.lines()
     assert "LIVE" in lines[0] and "a microphone" in lines[0]
@@ -210,7 +210,7 @@ def test_a_window_changes_its_size(open_pane: Open) -> None:
         assert sum("behind" in line for line in lines) == 1
         assert any("┃" in line for line in lines)
         assert any("── now" in line for line in lines) == (height >= 14)
-    pane.keys("C-c")
+    pane.keys("C-c", "C-c", "C-c")  # as people do
     pane.ended(130)
 
 
@@ -267,3 +267,12 @@ def test_a_dumb_terminal_gets_lines(open_pane: Open) -> None:
     pane.keys("C-c")
     pane.sees("KeyboardInterrupt")
     assert "being said" not in pane.text()
+
+
+def test_begun_in_the_background_it_writes_lines_and_is_not_stopped(open_pane: Open) -> None:
+    pane = open_pane(80, 24)
+    pane.shell(f"{sys.executable} {pane.driver} {pane.log} &")
+    pane.sees("S3 is S1 since 00:49")
+    assert pane.told("alternate_on") == "0"
+    pane.shell("kill $!; wait $!; echo code=$?")
+    pane.sees("code=143")

@@ -213,9 +213,11 @@ def test_every_size_is_filled_and_never_overrun(width: int, people: int) -> None
         for shed in Shed:
             stage.display.status(replace(status, shed=shed, lost_s=float(shed)))
             assert len(stage.display.lines()) == height
-            stage.type("?")
             stage.shown()  # the terminal of the test fails where a line is too long
-            assert len(stage.display.lines()) == height
+            stage.type("?")
+            assert len(drawn := stage.display.lines()) == height
+            if width >= 40:
+                assert max(sum(width_of(text) for text, _ in line) for line in drawn) <= width
             stage.type("?")
         if height >= 10 and width >= 40 and people:
             assert any("S" in line for line in stage.shown())

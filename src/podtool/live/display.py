@@ -13,6 +13,7 @@ and writes the cells that differ, so a slow terminal never holds up the session.
 
 from __future__ import annotations
 
+import atexit
 import bisect
 import contextlib
 import os
@@ -468,10 +469,10 @@ class Screen:
 
     def lines(self, board: Board, view: View, width: int, height: int) -> list[Line]:
         view.cursor = None
-        rich = height >= 20  # room for rules
+        ruled = height >= 20
         top = [self._header(board, view, width)] if height > 3 else []
         foot = [self._health(view, width)] if height > 5 else []
-        if rich:
+        if ruled:
             top.append(self._rule(width))
             foot.insert(0, self._rule(width))
         foot.append(self._prompt(board, view, width, height))
@@ -507,7 +508,9 @@ class Screen:
             peak = f"{view.peak_db:.0f} dB" if view.peak_db > -100 else "silent"
             spans.append((f" {peak:>7}", t.dim))
         room = width - sum(width_of(x) for x, _ in spans) - 3
-        saved = f"{t.glyphs.arrow} {plain(s.saved)}" if s.saved and width >= 80 else ""
+        saved = plain(s.saved or "") if width >= 80 else ""
+        if saved:
+            saved = f"{t.glyphs.arrow} {saved if width >= 110 else os.path.basename(saved)}"
         source = cut(plain(s.source), max(room - width_of(saved) - 2, 0), t.glyphs.ellipsis)
         spans.append((f"  {source}", t.dim))
         if saved and (gap := room - width_of(source) - width_of(saved)) > 0:
@@ -569,10 +572,11 @@ class Screen:
     def _body(self, board: Board, view: View, width: int, room: int, height: int) -> list[Line]:
         history = height >= 14
         area = room - 1 if history else room
-        if history:
-            area = min(area - 3, max(4, area * 3 // 5))
         unknown = (2 if height >= 30 else 1) if board.unknown and area > 1 else 0
-        people = self._who_has_lanes(board, view, (area - unknown) // 2)
+        current = self._current(board)
+        if history:  # lanes take half, more where many talk
+            area = max(area // 2, min(2 * len(current) + unknown, area * 2 // 3))
+        people = self._who_has_lanes(board, view, current, (area - unknown) // 2)
         count = max(len(people), 2 if history else 1)
         each = max(1, min(3, (area - unknown) // count))
         gutter = Gutter.of(board, width, self.theme)
@@ -593,20 +597,21 @@ class Screen:
         now = "now" if view.anchor is None else "looking back, End: now"
         return [*past, self._rule(width, now, both), *lanes]
 
-    def _who_has_lanes(self, board: Board, view: View, room: int) -> list[str]:
-        """In order of arrival; nobody moves unless somebody comes or goes."""
-        room = max(1, min(room, self.most))
+    def _current(self, board: Board) -> list[str]:
+        """Who talks in these minutes, the last one first; MANY at least."""
         newest = sorted(board.speakers, key=lambda s: -board.speakers[s])
         since = board.status.at_s - CURRENT_S
-        chosen = [s for i, s in enumerate(newest) if i < MANY or board.speakers[s] >= since]
-        if len(chosen) > room:
-            chosen = chosen[:room]
-            kept = [s for s in view.lanes if s in chosen]
-            free = iter([s for s in board.speakers if s in chosen and s not in kept])
-            view.lanes = [s if s in chosen else next(free, s) for s in view.lanes[:room]]
-            view.lanes = [*(s for s in view.lanes if s in chosen), *free]
-        else:
+        return [s for i, s in enumerate(newest) if i < MANY or board.speakers[s] >= since]
+
+    def _who_has_lanes(self, board: Board, view: View, current: list[str], room: int) -> list[str]:
+        """In order of arrival; where there are too many, a newcomer takes the lane of who left."""
+        chosen = current[: max(1, min(room, self.most))]
+        if len(chosen) == len(current):
             view.lanes = [s for s in board.speakers if s in chosen]
+        else:
+            free = iter([s for s in board.speakers if s in chosen and s not in view.lanes])
+            kept = [s if s in chosen else next(free, s) for s in view.lanes]
+            view.lanes = [*(s for s in kept if s in chosen), *free]
         return view.lanes
 
     def _lane(
@@ -683,7 +688,7 @@ class Screen:
     def _entry(self, board: Board, gutter: Gutter, entry: Entry) -> list[Line]:
         t, final = self.theme, entry.kind == "final"
         at = clock(entry.start, hours=gutter.time > 5)
-        stamp = ((f"{at:>{gutter.time}}", t.dim),)
+        stamp = ((f"{at:>{gutter.time}}", t.dim),) if gutter.time >= 5 else ()
         who = t.person(board.colour(entry.speaker))
         label = board.label(entry.speaker) if final else ""
         style = "" if final else t.bold if entry.kind == "mark" else t.dim
@@ -1238,6 +1243,7 @@ class Display:
                 self._keys = Keys(self._key_fd, self.key)
                 self._keys.__enter__()
                 self._keys.hold()
+            atexit.register(self._release)
             self._take_back()
             self.draw()
         self._thread = threading.Thread(target=self._run, name="display", daemon=True)
@@ -1254,19 +1260,20 @@ class Display:
         self._closed = True
         self._closing.set()
         self._wake.set()
+        if self.full_screen and self._entered:
+            self._release()  # first of all: another Ctrl-C may come at any moment
+            if self._transcript:
+                self._out.write(self._said())
+        if self._keys:
+            self._keys.close()
         if self._thread and threading.current_thread() is not self._thread:
             self._thread.join(1.0)
         if not self.full_screen:
             self.draw()
-        else:
-            if self._keys:
-                self._keys.close()
-            self._release()
-            if self._transcript:
-                self._out.write(self._said())
-            self._forget_signals()
-            if self._key_fd is not None:
-                os.close(self._key_fd)
+        self._forget_signals()
+        if self._key_fd is not None:
+            os.close(self._key_fd)
+        atexit.unregister(self._release)
         self._out.close()
 
     def _said(self) -> str:
@@ -1306,11 +1313,11 @@ class Display:
         with self._out_lock:
             if self._held:
                 return
-            self._held = True
             if self._keys:
                 self._keys.hold()
             self._out.write(LEAVE)
             self._stray.put_back()
+            self._held = True
 
     def _handle_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():

@@ -12,16 +12,12 @@ import contextlib
 import os
 import select
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-try:
-    import termios
-except ImportError:  # Windows: no keys
-    termios = None  # type: ignore[assignment]
 
 ESCAPE_S = 0.1  # after Esc alone, how long the rest of a sequence is waited for
 PASTE_LIMIT = 1000  # characters of a paste that are kept
@@ -118,8 +114,6 @@ class Parser:
 
 def open_terminal() -> int | None:
     """A descriptor of the terminal that keys come from, to be closed; None where there is none."""
-    if termios is None:
-        return None
     with contextlib.suppress(OSError):
         return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     with contextlib.suppress(OSError, ValueError, AttributeError):
