@@ -629,6 +629,8 @@ class Microphone:
 
     def close(self) -> None:
         """End `blocks`. A device whose driver hangs is left to itself."""
+        if self._closed.is_set():
+            return
         self._closed.set()
         self._queue.wake()
         if self._keeper is not None and self._keeper is not threading.current_thread():
