@@ -21,6 +21,7 @@ from podtool.audio import Audio, write_audio
 from podtool.live.sources import Microphone, list_devices
 from podtool.live.status import Block, Samples
 
+pytestmark = pytest.mark.slow
 RATE = 16000
 PLUGINS = ("/usr/lib", "/usr/lib64")
 ALSA = """

@@ -75,10 +75,12 @@ class Simulated:
         self.frames = self._audio.frames
         self.live = realtime
         self._speed = speed
+        self._begun = False
         self._size = max(1, round(block_s * self.sample_rate))
         self._closed = threading.Event()
 
     def blocks(self) -> Iterator[Block]:
+        self._begun = True
         began = time.monotonic()
         done = 0
         try:
@@ -103,6 +105,8 @@ class Simulated:
 
     def close(self) -> None:
         self._closed.set()
+        if not self._begun:
+            self._audio.close()
 
 
 # ---------------------------------------------------------------- a pipe
@@ -622,10 +626,13 @@ class Microphone:
         if self._keeper is None:
             self._keeper = threading.Thread(target=self._keep, name="microphone", daemon=True)
             self._keeper.start()
-        while not self._closed.is_set():
-            block = self._queue.get(0.25)
-            if block is not None and not self._closed.is_set():
-                yield block
+        try:
+            while not self._closed.is_set():
+                block = self._queue.get(0.25)
+                if block is not None and not self._closed.is_set():
+                    yield block
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End `blocks`. A device whose driver hangs is left to itself."""
