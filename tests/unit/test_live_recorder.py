@@ -30,9 +30,10 @@ from podtool.artifacts import (
     Word,
 )
 from podtool.audio import open_audio
+from podtool.corrections import corrected
 from podtool.errors import OutputError
 from podtool.formats import read_file
-from podtool.live.recorder import Recorder, Spool, _create, _GrowingWav, corrected, safe_name
+from podtool.live.recorder import Recorder, Spool, _create, _GrowingWav, safe_name
 from podtool.live.status import Block, Samples
 from podtool.rowio import of_kind, read_rows
 

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from podtool.engines.beam_search import Hypothesis, Scores, beam_search, log_softmax
+from podtool.engines.beam_search import (
+    Hypothesis,
+    Scores,
+    beam_search,
+    is_loop,
+    log_softmax,
+)
 from podtool.engines.onnx_session import open_session
 from podtool.errors import ModelError
 
@@ -50,12 +56,12 @@ class MoonshineModel:
     def __init__(self, folder: Path, threads: int) -> None:
         self._encoder = open_session(folder / "encoder_model.ort", threads)
         self._decoder = open_session(folder / "decoder_model_merged.ort", threads)
-        self._past = [
+        self.past = [
             i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")
         ]
         self._outputs = [o.name for o in self._decoder.get_outputs()]
         self.pieces = read_tokenizer(folder / "tokenizer.bin")
-        self._silent = np.array(
+        self.silent = np.array(
             [
                 index != END and (piece.startswith(b"<<") or piece in (b"<unk>", b"<s>"))
                 for index, piece in enumerate(self.pieces)
@@ -68,6 +74,11 @@ class MoonshineModel:
         states: NDArray[np.float32] = self._encoder.run(None, feed)[0]
         return states
 
+    def run(self, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """One call of the decoder; outputs by name."""
+        outputs = self._decoder.run(None, feed)
+        return dict(zip(self._outputs, outputs, strict=True))
+
     def decode(
         self, views: NDArray[np.float32], beam: int, alpha: float, longest: int | None = None
     ) -> list[Hypothesis]:
@@ -76,48 +87,32 @@ class MoonshineModel:
         The views are the same speech, shifted: at each step the mean of their log-probabilities
         decides, which is an ensemble of one model.
         """
-        count, samples = views.shape
-        states = self.encode(views)
-        if longest is None:
-            longest = max(4, int(samples / 16000 * TOKENS_PER_SECOND))
-        past: dict[str, NDArray[np.float32]] = {}
-        for name in self._past:
-            frames = 0 if ".decoder." in name else states.shape[1]
-            past[name] = np.zeros((count, _HEADS, frames, _HEAD_DIM), np.float32)
-        # The decoder thins this mask to the encoder's rate by itself: it wants one per sample.
-        feed: dict[str, NDArray[Any]] = {
-            "encoder_attention_mask": np.ones((count, samples), np.int64),
-            "encoder_hidden_states": states,
-        }
+        samples = views.shape[1]
+        decoding = _Decoding(self, self.encode(views), samples)
+        first = decoding.start([START])[-1]
+        return beam_search(first, decoding.step, END, beam, longest or _longest(samples), alpha)
 
-        def run(tokens: list[int], cached: bool) -> Scores:
-            rows = len(tokens) * count  # view by view, the tokens of the beam within
-            if feed["encoder_hidden_states"].shape[0] != rows:
-                feed["encoder_hidden_states"] = np.repeat(states, len(tokens), axis=0)
-                feed["encoder_attention_mask"] = np.ones((rows, samples), np.int64)
-            inputs = {"input_ids": np.tile(np.array(tokens, np.int64), count)[:, None]}
-            flag = {"use_cache_branch": np.array([cached])}
-            outputs = self._decoder.run(None, {**feed, **past, **inputs, **flag})
-            named = dict(zip(self._outputs, outputs, strict=True))
-            for name in self._past:
-                if not cached or ".decoder." in name:  # cross-attention keys come once
-                    past[name] = named[name.replace("past_key_values", "present")]
-            logits = named["logits"][:, -1].astype(np.float32)
-            logits[:, self._silent] = -1e9
-            scores = log_softmax(logits).reshape(count, len(tokens), -1)
-            return scores[0] if count == 1 else log_softmax(scores.mean(axis=0))
+    def follow(self, samples: NDArray[np.float32], guess: Sequence[int]) -> Hypothesis:
+        """The likeliest token after each other in 16 kHz samples (n,), from what was heard before.
 
-        def step(tokens: Sequence[int], parents: Sequence[int]) -> Scores:
-            width = next(v.shape[0] for v in past.values()) // count
-            rows = [view * width + parent for view in range(count) for parent in parents]
-            for name, value in past.items():
-                if ".decoder." in name:
-                    past[name] = value[rows]
-                elif value.shape[0] != len(rows):
-                    past[name] = value[rows]
-            return run(list(tokens), cached=True)
-
-        return beam_search(run([START], False)[0], step, END, beam, longest, alpha)
+        `guess` are the tokens of an earlier, shorter hearing: all of them are looked at in one
+        call, and those up to the first that is not the likeliest any more are kept.
+        The guess saves time; it changes the result by no more than rounding does.
+        """
+        decoding = _Decoding(self, self.encode(samples[None]), len(samples))
+        scores = decoding.start([START, *guess])
+        likeliest = scores.argmax(axis=-1)
+        kept = next((i for i, t in enumerate(guess) if likeliest[i] != t), len(guess))
+        decoding.forget(1 + kept)
+        tokens, log_probs = list(guess[:kept]), [float(scores[i, t]) for i, t in enumerate(guess)]
+        log_probs, now = log_probs[:kept], scores[kept]
+        while True:
+            token = int(now.argmax())
+            log_probs.append(float(now[token]))
+            if token == END or len(tokens) >= _longest(len(samples)) or is_loop([*tokens, token]):
+                return Hypothesis(tuple(tokens), tuple(log_probs), sum(log_probs))
+            tokens.append(token)
+            now = decoding.step([token], [0])[0]
 
     def words(self, hypothesis: Hypothesis) -> list[tuple[str, float]]:
         """The written words of a hypothesis, each with its probability (mean over tokens)."""
@@ -135,3 +130,61 @@ class MoonshineModel:
             if text:
                 words.append((text, float(np.exp(np.mean(log_probs)))))
         return words
+
+
+def _longest(samples: int) -> int:
+    return max(4, int(samples / 16000 * TOKENS_PER_SECOND))
+
+
+class _Decoding:
+    """The decoder on its way through one stretch, heard in one or more views."""
+
+    def __init__(self, model: MoonshineModel, states: NDArray[np.float32], samples: int) -> None:
+        self._model, self._states, self._samples = model, states, samples
+        self._views = states.shape[0]
+        self._past: dict[str, NDArray[np.float32]] = {}
+        for name in model.past:
+            frames = 0 if ".decoder." in name else states.shape[1]
+            self._past[name] = np.zeros((self._views, _HEADS, frames, _HEAD_DIM), np.float32)
+        self._feed: dict[str, NDArray[Any]] = {}
+
+    def start(self, tokens: Sequence[int]) -> Scores:
+        """The first tokens of one hypothesis -> log-probabilities after each, (tokens, words)."""
+        ids = np.tile(np.array(tokens, np.int64), (self._views, 1))
+        scores: Scores = self._run(ids, False)[0]
+        return scores
+
+    def step(self, tokens: Sequence[int], parents: Sequence[int]) -> Scores:
+        """As `beam_search` wants it."""
+        width = next(iter(self._past.values())).shape[0] // self._views
+        rows = [view * width + parent for view in range(self._views) for parent in parents]
+        for name, value in self._past.items():
+            if ".decoder." in name or value.shape[0] != len(rows):
+                self._past[name] = value[rows]
+        ids = np.tile(np.array(tokens, np.int64), self._views)[:, None]
+        scores: Scores = self._run(ids, True)[:, -1]
+        return scores
+
+    def forget(self, kept: int) -> None:
+        """Go on after the first `kept` tokens."""
+        for name, value in self._past.items():
+            if ".decoder." in name:
+                self._past[name] = np.ascontiguousarray(value[:, :, :kept])
+
+    def _run(self, ids: NDArray[np.int64], cached: bool) -> Scores:
+        """(views x hypotheses, n) tokens -> (hypotheses, n, words) log-probabilities."""
+        rows, model = len(ids), self._model  # view by view, the hypotheses within
+        if len(self._feed.get("encoder_hidden_states", ())) != rows:
+            # The decoder thins this mask to the encoder's rate by itself: one per sample.
+            self._feed["encoder_attention_mask"] = np.ones((rows, self._samples), np.int64)
+            repeated = np.repeat(self._states, rows // self._views, axis=0)
+            self._feed["encoder_hidden_states"] = repeated
+        flag = {"use_cache_branch": np.array([cached])}
+        found = model.run({**self._feed, **self._past, "input_ids": ids, **flag})
+        for name in model.past:
+            if not cached or ".decoder." in name:  # cross-attention keys come once
+                self._past[name] = found[name.replace("past_key_values", "present")]
+        logits = found["logits"].astype(np.float32)
+        logits[..., model.silent] = -1e9
+        scores = log_softmax(logits).reshape(self._views, -1, *logits.shape[1:])
+        return scores[0] if self._views == 1 else log_softmax(scores.mean(axis=0))

@@ -39,7 +39,7 @@ class Moonshine:
     )
 
     def __init__(self, model: MoonshineModel, beam: int = BEAM) -> None:
-        self._model = model
+        self.model = model
         self._beam = beam
 
     @classmethod
@@ -65,8 +65,8 @@ class Moonshine:
         prepared = level(samples)
         if prepared is None:
             return []
-        best = self._model.decode(shifted(prepared, LEADS_S), self._beam, ALPHA)[0]
-        words = self._model.words(best)
+        best = self.model.decode(shifted(prepared, LEADS_S), self._beam, ALPHA)[0]
+        words = self.model.words(best)
         if not words:
             return []
         timed = spread_words([w for w, _ in words], 0.0, audio.duration)

@@ -21,6 +21,7 @@ from typing import Self
 import numpy as np
 
 from podtool.artifacts import Correction, Metric, Recording, Row, Speaker, Turn, Utterance
+from podtool.corrections import corrected
 from podtool.errors import OutputError
 from podtool.formats.subtitles import Cue, cues, write_srt
 from podtool.live.status import Block, Samples
@@ -431,15 +432,6 @@ class Recorder:
 
 
 KeptRow = Utterance | Turn | Speaker | Correction | Metric | Recording
-
-
-def corrected(speaker: str, start: float, corrections: Sequence[Correction]) -> str:
-    """Who a row of `speaker` that starts then is, after the corrections in their order."""
-    for c in corrections:
-        after = start >= c.since - 1e-6 and (c.until is None or start < c.until - 1e-6)
-        if speaker == c.source and after:
-            speaker = c.target
-    return speaker
 
 
 def _why(error: OSError) -> str:
