@@ -69,7 +69,7 @@ def _register() -> None:
     from importlib.util import find_spec
 
     commands = (
-        "separate diarize transcribe clone synthesize reconstruct replace "
+        "separate diarize transcribe clone synthesize reconstruct replace live "
         "export import_ evaluate check doctor"
     )
     for name in commands.split():

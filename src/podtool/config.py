@@ -33,6 +33,10 @@ STAGES = {
     "convert": "podtool.stages.convert:ConvertParams",
     "speak": "podtool.stages.speak:SpeakParams",
     "reconstruct": "podtool.stages.reconstruct:ReconstructParams",
+    "live": "podtool.live.pipeline:LiveParams",
+    "scene": "podtool.live.scene:SceneParams",
+    "tracker": "podtool.live.tracker:TrackerParams",
+    "voice": "podtool.live.voice:VoiceParams",
 }
 _PLAIN = {"about", "extends"}  # keys of a preset that are not tables
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}

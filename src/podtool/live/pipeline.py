@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -111,7 +112,9 @@ class Pipeline:
         voice: VoiceParams | None = None,
         enrolled: Mapping[str, Floats] | None = None,
         recording: str = "live",
+        make_scene: Callable[[Ring], Scene] | None = None,
     ) -> None:
+        """`make_scene`: another idea of who talks than the engines' own."""
         self.params = params or LiveParams()
         self.recording = recording
         self.shed = Shed.NOTHING
@@ -121,14 +124,16 @@ class Pipeline:
         self._engines, self._voice_params = engines, voice or VoiceParams()
         self._raw, self._clean = Ring(30 * RATE), Ring(20 * RATE)
         self._denoiser = self._new_denoiser()
-        self.scene = Scene(
-            self._clean,
-            engines.segmentation,
-            engines.embedding,
-            scene or SceneParams(),
-            tracker or TrackerParams(),
-            enrolled,
-        )
+        if make_scene is None:
+            make_scene = partial(
+                Scene,
+                segmentation=engines.segmentation,
+                embedding=engines.embedding,
+                params=scene or SceneParams(),
+                tracker=tracker or TrackerParams(),
+                enrolled=enrolled,
+            )
+        self.scene = make_scene(self._clean)
         self._labels = Labels(self.scene.tracker, recording)
         self._turns = Turns(self._labels)
         self._parting = None
@@ -193,7 +198,7 @@ class Pipeline:
                 self.recording,
                 round(self._turns.seconds.get(p.number, 0.0), 6),
                 name=p.name,
-                embedding=Embedding("campplus", plain(unit(p.total).tolist())),
+                embedding=_embedding(p.total),
             )
             for p in self.scene.tracker.living
         ]
@@ -374,8 +379,8 @@ class Pipeline:
     def _last_word(self, saying: Saying) -> list[Row]:
         with self.clock.part("recognition"):
             words = self._engines.reader.read(saying.samples)
-        label = self._label(saying)
-        if self.keep_spoken and label is not None:
+        label = self._labels.label(self._who(saying))
+        if self.keep_spoken:
             self.spoken.append(Spoken(label, saying.start, saying.samples))
         if not words:
             if saying.id is None:
@@ -403,9 +408,7 @@ class Pipeline:
             words=placed,
         )
         told = self._labels.told()
-        if label is not None:
-            start, stop = _frames(saying)
-            self._labels.wrote(row.start, label, ((saying.chain, start, stop),))
+        self._labels.wrote(row.start, label, ((saying.chain, *_frames(saying), not saying.apart),))
         return [*told, row]
 
     def _id(self, saying: Saying) -> str:
@@ -417,11 +420,11 @@ class Pipeline:
     # ------------------------------------------------------------------ names
 
     def _who(self, saying: Saying) -> int | None:
-        return self.scene.tracker.who(saying.chain, *_frames(saying))
+        return self.scene.tracker.who(saying.chain, *_frames(saying), not saying.apart)
 
     def _who_now(self, chain: int) -> int | None:
         end = self.scene.decided
-        return self.scene.tracker.who(chain, end - round(1 / FRAME_S), end)
+        return self.scene.tracker.who(chain, end - round(1 / FRAME_S), end, len(self._now) == 1)
 
     def _label(self, saying: Saying) -> str | None:
         who = self._who(saying)
@@ -435,6 +438,10 @@ class Pipeline:
 def _frames(saying: Saying) -> tuple[int, int]:
     start = (saying.first - HALF_FRAME) // FRAME_STEP
     return start, max(start + 1, (saying.last - HALF_FRAME) // FRAME_STEP)
+
+
+def _embedding(total: Floats) -> Embedding | None:
+    return Embedding("campplus", plain(unit(total).tolist())) if total.any() else None
 
 
 def _rms(samples: Samples) -> float:

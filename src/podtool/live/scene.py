@@ -34,13 +34,14 @@ class SceneParams:
     speech_offset: float = field(default=0.3, metadata={"help": "probability that ends speech"})
     overlap_onset: float = field(default=0.5, metadata={"help": "probability of two voices"})
     third_onset: float = field(default=0.55, metadata={"help": "activity of a third voice"})
+    hold: float = field(default=0.2, metadata={"help": "activity by which another takes over"})
     purity: float = field(default=0.3, metadata={"help": "second voice that spoils an embedding"})
     least_voice: float = field(default=0.25, metadata={"help": "Silero's mean, else it is music"})
     first_s: float = field(default=1.0, metadata={"help": "speech that a chain is first known by"})
     unit_s: float = field(default=2.5, metadata={"help": "speech of each later embedding"})
     shortest_s: float = field(default=0.3, metadata={"help": "shorter stretches are not embedded"})
     settled_s: float = field(default=0.8, metadata={"help": "age at which frames are embedded"})
-    turns_s: float = field(default=2.0, metadata={"help": "age at which turns are written down"})
+    turns_s: float = field(default=4.0, metadata={"help": "age at which turns are written down"})
     ended_s: float = field(default=1.0, metadata={"help": "silence after which a chain is over"})
 
 
@@ -101,6 +102,7 @@ class _Decider:
         self.decided = 0
         self._rolling, self._voice, self._params = rolling, voice, params
         self._speaking = False
+        self._before: set[int] = set()  # who talked in the last frame
 
     def skip(self, stop: int) -> list[Region]:
         start, self.decided = self.decided, max(self.decided, stop)
@@ -122,6 +124,7 @@ class _Decider:
         traces = np.zeros((len(chains) + 3, stop - start), np.float32)
         for row, chain in enumerate(chains):
             traces[row] = self._rolling.trace(chain, start, stop)
+        self._hold(chains, traces)
         order = np.argsort(-traces, axis=0, kind="stable")
         ranked = np.take_along_axis(traces, order, 0)
         count = (speech & (ranked[0] > 0)).astype(int)
@@ -135,7 +138,17 @@ class _Decider:
             else:
                 found.append(Region(start + k, start + k + 1, who))
         self.decided = stop
+        self._before = set(found[-1].chains)
         return found
+
+    def _hold(self, chains: list[int], traces: Floats) -> None:
+        """Who talks goes on talking, unless somebody else is clearly more active by now."""
+        now = self._before
+        for k in range(traces.shape[1]):
+            for row, chain in enumerate(chains):
+                if chain in now:
+                    traces[row, k] += self._params.hold
+            now = {chains[int(traces[: len(chains), k].argmax())]} if chains else set()
 
 
 class _Voiced:
@@ -175,14 +188,13 @@ class Scene:
     ) -> None:
         self.params = params
         self.rolling = Rolling(segmentation)
-        self.tracker = Tracker(tracker, enrolled)
+        self.tracker = Tracker(tracker, enrolled, self._paused)
         self._audio, self._embedding = audio, embedding
         self._voice = _Voiced()
         self._fast = _Decider(self.rolling, self._voice, params)
         self._slow = _Decider(self.rolling, self._voice, params)
         self._gathering: dict[int, _Gathering] = {}
         self._units: list[Unit] = []
-        self._pieces: dict[int, Runs] = {}
 
     def voiced(self, probabilities: Floats) -> None:
         """Silero's probabilities of the next chunks."""
@@ -270,14 +282,18 @@ class Scene:
 
     def _queue(self, chain: int, own: _Gathering, runs: Runs, clean: bool) -> None:
         start, stop = runs[0][0], runs[-1][1]
-        self._units.append(
-            Unit(
-                chain, start, stop, np.zeros(0, np.float32), clean, self._rivals(chain, start, stop)
-            )
-        )
-        self._pieces[id(self._units[-1])] = list(runs)
+        rivals = self._rivals(chain, start, stop)
+        nothing = np.zeros(0, np.float32)
+        self._units.append(Unit(chain, start, stop, nothing, clean, rivals, tuple(runs)))
         own.alone = [(a, b) for a, b in own.alone if a >= stop] if clean else own.alone
         own.units += 1
+
+    def _paused(self, start: int, stop: int) -> bool:
+        """Whether nobody speaks for a moment in frames [start, stop)."""
+        if stop <= start:
+            return False
+        nobody = self.rolling.how_many(start, stop)[:, 0]
+        return int((nobody > 0.5).sum()) >= round(0.15 / FRAME_S)
 
     def _rivals(self, chain: int, start: int, stop: int) -> tuple[tuple[int, float], ...]:
         """Chains that are active while this one is, and for which share of it."""
@@ -307,9 +323,8 @@ class Scene:
         unknown = (u for u in self._units if self.tracker.who(u.chain, u.start, u.stop) is None)
         chosen = next(unknown, self._units[0])
         self._units.remove(chosen)
-        runs = self._pieces.pop(id(chosen))
         pieces = []
-        for a, b in runs:
+        for a, b in chosen.runs:
             start = a * FRAME_STEP + HALF_FRAME
             pieces.append(
                 self._embedding.features(self._audio.read(start, start + (b - a) * FRAME_STEP))

@@ -10,7 +10,7 @@ answers may be others now.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,10 @@ from podtool.engines.segmentation_pyannote import FRAME_STEP, RATE
 
 Floats = NDArray[np.float32]
 FRAME_S = FRAME_STEP / RATE
-_NEW = -1  # in beliefs: somebody who is not known yet
+_NEW = -1  # in evidence: somebody who is not known yet
+_STRANGE_S = 0.5  # as which another chain, and a pause, count in distance
+_PAUSE_S = 2.0
+_REACH_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +68,32 @@ class Unit:
     vector: Floats
     clean: bool
     rivals: tuple[tuple[int, float], ...]  # chains that talk meanwhile, and for which share of it
+    runs: tuple[tuple[int, int], ...] = ()  # the frames that are embedded; none: all
     person: int | None = None
     learnt: bool = False  # by the person that it has
 
     @property
     def seconds(self) -> float:
-        return (self.stop - self.start) * FRAME_S
+        return self.common(self.start, self.stop) * FRAME_S
+
+    def common(self, start: int, stop: int) -> int:
+        """How many of its frames lie in [start, stop)."""
+        runs = self.runs or ((self.start, self.stop),)
+        return sum(max(0, min(b, stop) - max(a, start)) for a, b in runs)
 
 
 class Tracker:
     """Units in, people out. Numbers of people are never used again; merged ones have an heir."""
 
-    def __init__(self, params: TrackerParams, enrolled: Mapping[str, Floats] | None = None) -> None:
+    def __init__(
+        self,
+        params: TrackerParams,
+        enrolled: Mapping[str, Floats] | None = None,
+        paused: Callable[[int, int], bool] = lambda start, stop: False,
+    ) -> None:
+        """`paused`: whether there is a pause between two frames."""
         self.params = params
+        self._paused = paused
         self.people: list[Person] = []
         self.changed = 0  # counts up where an answer that was given before may be another now
         self._model = SpeakerModel(params.noise_s, params.session)
@@ -98,23 +114,39 @@ class Tracker:
         """Everybody who was not merged into somebody else."""
         return [p for p in self.people if p.heir is None]
 
-    def who(self, chain: int, start: int, stop: int) -> int | None:
+    def who(self, chain: int, start: int, stop: int, alone: bool = False) -> int | None:
         """Who a chain is in frames [start, stop); None where nothing tells.
 
-        Whoever was heard there, alone or as this chain; else the chain's nearest. Windows may
-        see two people as one and hold on to it: what was embedded at a time knows better.
+        Whoever was heard there; else the nearest. `alone`: nobody else talks, so that what any
+        chain said alone counts: windows may see two people as one and hold on to it for long.
         """
+        pool = [u for u in self._units if u.person is not None]
+        if alone:
+            clean = self._nearest([u for u in pool if u.clean], chain, start, stop)
+            if clean is not None:
+                return clean
+        return self._nearest([u for u in pool if u.chain == chain], chain, start, stop)
+
+    def _nearest(self, units: Sequence[Unit], chain: int, start: int, stop: int) -> int | None:
+        """The person with most of frames [start, stop), or the nearest of a few seconds."""
         shares: dict[int, int] = {}
-        near: tuple[int, int] | None = None
-        for u in self._units:
-            if u.person is None or (u.chain != chain and not u.clean):
-                continue
+        near: tuple[float, int] | None = None
+        for u in units:
+            assert u.person is not None
             number = self.person(u.person).number
-            common = min(u.stop, stop) - max(u.start, start)
-            if common > 0:
+            common = u.common(start, stop)
+            if common:
                 shares[number] = shares.get(number, 0) + common
-            elif u.chain == chain and (near is None or -common <= near[0]):
-                near = -common, number
+                continue
+            before = u.stop <= start
+            away = (start - u.stop if before else max(0, u.start - stop)) * FRAME_S
+            if u.chain != chain:
+                between = (u.stop, start) if before else (stop, u.start)
+                away += _STRANGE_S + (_PAUSE_S if self._paused(*between) else 0.0)
+                if away > _REACH_S:
+                    continue
+            if near is None or away <= near[0]:
+                near = away, number
         if shares:
             return max(shares, key=lambda n: (shares[n], -n))
         return None if near is None else near[1]

@@ -15,8 +15,9 @@ PAD_S = 0.1  # turns reach this far into silence
 SHORTEST_S = 0.2
 _PIECE = 30  # frames of a region that are given to one person together
 _KEPT = 400  # rows that may be corrected
+UNKNOWN = "S?"  # until a correction tells who it was
 _OFFSET_S = HALF_FRAME / 16000
-Piece = tuple[int, int, int]  # chain, first frame, end
+Piece = tuple[int, int, int, bool]  # chain, first frame, end, whether alone
 
 
 @dataclass(slots=True)
@@ -43,6 +44,10 @@ class Labels:
     def wrote(self, start: float, label: str, pieces: tuple[Piece, ...]) -> None:
         """A row that begins at `start` seconds was given a label for what chains said."""
         self._rows.append(_Written(start, label, pieces))
+
+    def label(self, who: int | None) -> str:
+        """As `of`; `UNKNOWN` for somebody whose voice is not known yet."""
+        return UNKNOWN if who is None else self.of(who)
 
     def told(self) -> list[Row]:
         """Speaker and correction rows for what is known since the last call."""
@@ -96,8 +101,8 @@ class Labels:
 
     def _now(self, row: _Written) -> str:
         shares: dict[str, int] = {}
-        for chain, start, stop in row.pieces:
-            who = self.tracker.who(chain, start, stop)
+        for chain, start, stop, alone in row.pieces:
+            who = self.tracker.who(chain, start, stop, alone)
             if who is not None:
                 label = self.of(who)
                 shares[label] = shares.get(label, 0) + stop - start
@@ -134,9 +139,10 @@ class Turns:
             for first in range(region.start, region.stop, _PIECE):
                 stop = min(first + _PIECE, region.stop)
                 for chain in region.chains:
-                    who = tracker.who(chain, first, stop)
+                    alone = len(region.chains) == 1
+                    who = tracker.who(chain, first, stop, alone)
                     if who is not None:
-                        rows += self._add(who, (chain, first, stop))
+                        rows += self._add(who, (chain, first, stop, alone))
         for who in list(self._open):
             if last or (now and now - self._open[who].end > FILL_GAP_S):
                 rows += self._close(who)
