@@ -26,6 +26,7 @@ from podtool.artifacts import (
     Utterance,
     Voice,
 )
+from podtool.corrections import settled_lines
 from podtool.errors import CheckFailed, InputError, PodtoolError
 from podtool.rowio import decode
 
@@ -98,7 +99,7 @@ def check(name: str, stdin: Callable[[], BinaryIO], files: bool = True) -> list[
             rows = read_file(path, format_)
             return [_report(name, list(enumerate(rows, 1)), files, numbered=False)]
         if name == "-" or not _looks_like_rows(path):
-            found, path = rows_or_path(name, stdin)
+            found, path = rows_or_path(name, stdin, as_written=True)
             if found is None:
                 return [check_audio(path)]
             return [_report("stdin", list(enumerate(found, 1)), files)]
@@ -170,6 +171,7 @@ Numbered = Sequence[tuple[int, Row]]
 
 
 def _problems(rows: Numbered, files: bool, numbered: bool) -> Iterator[Problem]:
+    rows = settled_lines(rows)
     yield from _ids(rows)
     yield from _references(rows, numbered)
     yield from _times(rows)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from podtool.artifacts import Correction, Partial, Row, Speaker, Turn, Utterance
+from podtool.artifacts import Correction, Partial, Provenance, Row, Speaker, Turn, Utterance
 from podtool.rowio import of_kind
+
+UNKNOWN = "S?"  # who says something until a correction tells who it was
+Numbered = Sequence[tuple[int, Row]]
 
 
 def corrected(speaker: str, start: float, corrections: Sequence[Correction]) -> str:
@@ -18,32 +21,52 @@ def corrected(speaker: str, start: float, corrections: Sequence[Correction]) -> 
     return speaker
 
 
+def is_live(rows: Iterable[Row]) -> bool:
+    """Whether `podtool live` wrote them, and nobody has settled them."""
+    return any(
+        isinstance(r, Partial | Correction) or (isinstance(r, Provenance) and r.stage == "live")
+        for r in rows
+    )
+
+
 def settled(rows: Iterable[Row]) -> list[Row]:
     """The rows with the speakers that they turned out to have; other files pass through as is.
 
     Of a speaker that was told of more than once the last row counts; those who turned out to be
-    somebody else throughout have none. Utterances and turns are in order of time.
+    somebody else throughout have none, and whoever is still unknown is nobody's name. Utterances
+    and turns are in order of time.
     """
-    rows = list(rows)
-    corrections = of_kind(rows, Correction)
-    if not corrections and not of_kind(rows, Partial):
-        return rows
-    found: list[Row] = []
-    speakers: dict[tuple[str, str], Speaker] = {}
-    said: list[Turn | Utterance] = []
-    for row in rows:
+    return [row for _, row in settled_lines(list(enumerate(rows)))]
+
+
+def settled_lines(rows: Numbered) -> list[tuple[int, Row]]:
+    """As `settled`, each row with the number that it came with."""
+    if not is_live(row for _, row in rows):
+        return list(rows)
+    corrections = of_kind((row for _, row in rows), Correction)
+    found: list[tuple[int, Row]] = []
+    speakers: dict[tuple[str, str], tuple[int, Speaker]] = {}
+    said: list[tuple[int, Turn | Utterance]] = []
+    for line, row in rows:
         if isinstance(row, Partial | Correction):
             continue
         if isinstance(row, Speaker):
-            speakers[row.recording, row.id] = row
+            speakers[row.recording, row.id] = line, row
         elif isinstance(row, Turn | Utterance):
-            own = [c for c in corrections if c.recording == row.recording]
-            if row.speaker is not None:
-                row = replace(row, speaker=corrected(row.speaker, row.start, own))
-            said.append(row)
+            said.append((line, _named(row, corrections)))
         else:
-            found.append(row)
+            found.append((line, row))
     gone = {(c.recording, c.source) for c in corrections if c.until is None}
-    talking = {(r.recording, r.speaker) for r in said}
+    talking = {(r.recording, r.speaker) for _, r in said}
     kept = [s for key, s in speakers.items() if key in talking or key not in gone]
-    return [*found, *sorted(said, key=lambda r: (r.start, r.end)), *kept]
+    return [*found, *sorted(said, key=lambda r: (r[1].start, r[1].end)), *kept]
+
+
+def _named(row: Turn | Utterance, corrections: Sequence[Correction]) -> Turn | Utterance:
+    if row.speaker is None:
+        return row
+    own = [c for c in corrections if c.recording == row.recording]
+    speaker = corrected(row.speaker, row.start, own)
+    if isinstance(row, Utterance):
+        return replace(row, speaker=None if speaker == UNKNOWN else speaker)
+    return replace(row, speaker=speaker)

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from podtool.artifacts import Recording, Row, Stem
 from podtool.audio import AudioFile, open_audio, sha256_of
+from podtool.corrections import settled
 from podtool.errors import InputError
 from podtool.home import home
 from podtool.rowio import of_kind, parse_rows, read_rows
@@ -27,12 +28,7 @@ def open_input(
     Audio gives rows of one `recording`. Rows must hold one recording; where a stem row of the name
     `stem` is among them, its file is read in place of the mixture. Raises InputError.
     """
-    if name == "-":
-        path, rows = _from_stdin(stdin())
-    else:
-        path, rows = Path(name), None
-        if _holds_rows(path):
-            rows = read_rows(path)
+    rows, path = rows_or_path(name, stdin)
     if rows is None:
         audio = open_audio(path)
         recording = recording_of(path, audio)
@@ -56,14 +52,14 @@ def open_input(
 
 
 def read_rows_input(name: str, stdin: Callable[[], BinaryIO]) -> list[Row]:
-    """Rows from a JSONL file or stdin. Raises InputError."""
+    """Rows from a JSONL file or stdin; those of a live session settled. Raises InputError."""
     if name != "-":
-        return read_rows(name)
+        return settled(read_rows(name))
     try:
         text = stdin().read().decode("utf-8")
     except UnicodeDecodeError:
         raise InputError("stdin is not text: JSONL rows were expected") from None
-    return list(parse_rows(io.StringIO(text), "stdin"))
+    return settled(parse_rows(io.StringIO(text), "stdin"))
 
 
 def _holds_rows(path: Path) -> bool:
@@ -119,10 +115,19 @@ def recording_of(path: Path, audio: AudioFile) -> Recording:
     )
 
 
-def rows_or_path(name: str, stdin: Callable[[], BinaryIO]) -> tuple[list[Row] | None, Path]:
-    """What an input holds, its audio not opened: (rows, path), rows None where it is audio."""
+def rows_or_path(
+    name: str, stdin: Callable[[], BinaryIO], as_written: bool = False
+) -> tuple[list[Row] | None, Path]:
+    """What an input holds, its audio not opened: (rows, path), rows None where it is audio.
+
+    Rows of a live session are settled, unless they are wanted `as_written`.
+    """
     if name == "-":
         path, rows = _from_stdin(stdin())
-        return rows, path
-    path = Path(name)
-    return (read_rows(path) if _holds_rows(path) else None), path
+    else:
+        path, rows = Path(name), None
+        if _holds_rows(path):
+            rows = read_rows(path)
+    if rows is not None and not as_written:
+        rows = settled(rows)
+    return rows, path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from podtool import __version__
@@ -20,6 +20,7 @@ STAGE_VERSIONS = {  # bump one when the stage gives another output for the same 
     "clone": "1",
     "synthesize": "1",
     "reconstruct": "1",
+    "live": "1",
     "check": "2",
     "report": "1",
 }
@@ -32,20 +33,21 @@ def components(
     params: Any = None,
     inputs: Mapping[str, str] | None = None,
     seed: int = 0,
+    models: Iterable[str] = (),
 ) -> Components:
     """The key components of a stage. Raises ModelError where weights of an engine are missing.
 
     `infos` maps the role of each engine to its facts; `params` is a Params dataclass or a mapping;
-    `inputs` maps names to content hashes.
+    `inputs` maps names to content hashes; `models` are weights beside those of the engines.
     """
     infos = dict(infos or {})
-    models = sorted({m for info in infos.values() for m in info.models})
+    ids = sorted({m for info in infos.values() for m in info.models} | set(models))
     settings = params if isinstance(params, Mapping | None) else dataclasses.asdict(params)
     return {
         "stage": stage,
         "version": STAGE_VERSIONS[stage],
         "engines": {role: f"{i.name} {i.version}" for role, i in sorted(infos.items())},
-        "models": {m: context.model(m).name for m in models},
+        "models": {m: context.model(m).name for m in ids},
         "params": _plain(dict(settings or {})),
         "inputs": dict(inputs or {}),
         "seed": seed,

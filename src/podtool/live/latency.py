@@ -11,6 +11,7 @@ from podtool.artifacts import Partial, Utterance
 from podtool.text import normalise
 
 LATELY = 600  # waits that are remembered for the figures of the moment
+OPEN = 100  # utterances that wait for their last word; some never get one
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Latencies:
     def partial(self, row: Partial, now: float) -> None:
         """A partial was given out at `now`, in seconds of audio that had arrived by then."""
         self._shown.setdefault(row.id, []).append((now, normalise(row.text).split()))
+        if len(self._shown) > OPEN:
+            del self._shown[next(iter(self._shown))]
 
     def final(self, row: Utterance, now: float) -> None:
         """The last word on an utterance, by which its partials are judged."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from podtool import engines
-from podtool.engines.protocols import AlignmentEngine, EngineContext
+import numpy as np
+from numpy.typing import NDArray
+
+from podtool import engines, provenance
+from podtool.artifacts import Provenance
+from podtool.engines.protocols import AlignmentEngine, EngineContext, EngineInfo
 from podtool.errors import EngineUnavailableError, PodtoolError
 from podtool.live.pipeline import LiveEngines, LiveParams
 from podtool.live.readers import EngineReader, MoonshineReader, Reader
@@ -71,6 +77,43 @@ def load(
         separator,
     )
     return found, missing
+
+
+def made_by(
+    context: EngineContext,
+    loaded: LiveEngines,
+    params: LiveParams,
+    engine: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    enrolled: Mapping[str, NDArray[np.float32]] | None = None,
+    recording: str | None = None,
+) -> Provenance:
+    """The row at the head of a session's. `settings`: other parameters, by the part they are of.
+
+    `recording`: sha256, where a file is listened to.
+    """
+    names = {"vad": "silero", "segmentation": "pyannote", "embedding": "campplus"}
+    names["transcription"] = engine
+    if loaded.separator is not None:
+        names["talkers"] = "podtool"
+    infos = {stage: _info(stage, name, context) for stage, name in names.items()}
+    models = ["podtool-background"] if loaded.denoiser is not None else []
+    told = {"live": asdict(params)} | {k: asdict(v) for k, v in (settings or {}).items()}
+    inputs = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
+    if recording is not None:
+        inputs["recording"] = recording
+    parts = provenance.components("live", context, infos, told, inputs, models=models)
+    return provenance.provenance(parts)
+
+
+def _hash(vector: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(vector, np.float32).tobytes()).hexdigest()
+
+
+def _info(stage: str, name: str, context: EngineContext) -> EngineInfo:
+    name = engines.choose(stage, context) if name == "auto" else name
+    info: EngineInfo = engines.engine_class(stage, name).info
+    return info
 
 
 def _separator(network: Network) -> Callable[[int], TalkerStream]:

@@ -24,12 +24,11 @@ class OnePerson(Tracker):
 
     def __init__(self, number: int) -> None:
         super().__init__(TrackerParams())
-        self.people = [Person(k, 0, np.zeros(0, np.float32)) for k in range(number + 1)]
+        self.people = [Person(number, 0, np.zeros(0, np.float32))]
         self._number = number
 
-    @property
-    def living(self) -> list[Person]:
-        return [self.people[self._number]]
+    def person(self, number: int) -> Person:
+        return self.people[0]
 
     def who(self, chain: int, start: int, stop: int, alone: bool = False) -> int | None:
         return self._number

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from podtool.artifacts import Correction, Row, Speaker, Turn
+from podtool.corrections import UNKNOWN
 from podtool.live.scene import HALF_FRAME, Region
 from podtool.live.tracker import FRAME_S, Tracker
 
@@ -15,7 +16,6 @@ PAD_S = 0.1  # turns reach this far into silence
 SHORTEST_S = 0.2
 _PIECE = 30  # frames of a region that are given to one person together
 _KEPT = 400  # rows that may be corrected
-UNKNOWN = "S?"  # until a correction tells who it was
 _OFFSET_S = HALF_FRAME / 16000
 Piece = tuple[int, int, int, bool]  # chain, first frame, end, whether alone
 
@@ -128,6 +128,7 @@ class Turns:
         self._open: dict[int, _Open] = {}
         self._last: list[tuple[float, float, int]] = []  # spans of everybody lately
         self._count = 0
+        self._now = 0.0  # end of the last region
 
     def take(self, regions: Sequence[Region], last: bool) -> list[Row]:
         """More regions, in order; `last`: whoever talks is done."""
@@ -135,7 +136,7 @@ class Turns:
         tracker = self._labels.tracker
         now = 0.0
         for region in regions:
-            now = region.stop * FRAME_S + _OFFSET_S
+            now = self._now = region.stop * FRAME_S + _OFFSET_S
             for first in range(region.start, region.stop, _PIECE):
                 stop = min(first + _PIECE, region.stop)
                 for chain in region.chains:
@@ -171,6 +172,7 @@ class Turns:
         after = min((a for a, b in others if b > turn.end), default=turn.end + 1)
         start = max(0.0, turn.start - min(PAD_S, max(0.0, turn.start - before) / 2))
         end = turn.end + min(PAD_S, max(0.0, after - turn.end) / 2)
+        end = min(end, max(turn.end, self._now))  # not beyond the recording
         self._count += 1
         label = self._labels.of(who)
         number = self._labels.tracker.person(who).number
