@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ from . import shared
 from .shared import EngineName, Force, Preset, Settings
 
 if TYPE_CHECKING:
+    from podtool.artifacts import Provenance
     from podtool.live.intake import Intake
     from podtool.live.pipeline import LiveParams, Pipeline
     from podtool.live.session import Session, Sink
@@ -90,19 +90,44 @@ def live(
     params = shared.resolve_params(
         LiveParams, {"language": language, "partials": partials}, preset, settings
     )
-    make = _maker(params, engine or "auto", preset, settings)
-    if bench is not None:
-        _bench(bench, channel, make)
-        return
+    _check_source(input, device, simulate, bench)
     if save is not None:
         _check_folder(save, force)
-    source = _source(input, device, simulate, speed, rate, count, pcm)
+    if bench is not None:
+        _bench(bench, channel, _Maker(params, engine or "auto", preset, settings))
+        return
+    # A pipe is waited for, so engines are loaded meanwhile; elsewhere mistakes are told at once.
+    source = _source(input, device, simulate, speed, rate, count, pcm) if input is None else None
+    intake = None if source is None else _intake(source, channel)
+    make = _Maker(params, engine or "auto", preset, settings)
+    source = source or _source(input, device, simulate, speed, rate, count, pcm)
+    intake = intake or _intake(source, channel)
+    shown = sys.stdout.isatty() and not jsonl
+    _run(source, intake, make(intake), make.made_by(simulate), save, force, shown)
+
+
+def _intake(source: Source, channel: str) -> Intake:
     from podtool.live.intake import Intake
 
-    intake = Intake(source.sample_rate, source.channels, channel)
-    pipelines = make(intake)
-    shown = sys.stdout.isatty() and not jsonl
-    _run(source, intake, pipelines, save, force, shown)
+    return Intake(source.sample_rate, source.channels, channel)
+
+
+def _check_source(
+    input: str | None, device: str | None, simulate: Path | None, bench: Path | None
+) -> None:
+    """What can be told before anything is opened."""
+    from podtool.audio import open_audio
+    from podtool.errors import UsageError
+
+    if input not in (None, "-"):
+        raise UsageError(
+            f"live listens to a microphone or to '-', not to {input}",
+            f"podtool live --simulate {input} plays a file to it, podtool transcribe reads one.",
+        )
+    if sum(x is not None for x in (input, device, simulate, bench)) > 1:
+        raise UsageError("there is one source: stdin, --device, --simulate or --bench")
+    if bench is not None:
+        open_audio(bench).close()
 
 
 def _source(
@@ -114,16 +139,8 @@ def _source(
     count: int | None,
     pcm: str | None,
 ) -> Source:
-    from podtool.errors import UsageError
     from podtool.live.sources import Microphone, Pipe, Simulated
 
-    if input not in (None, "-"):
-        raise UsageError(
-            f"live listens to a microphone or to '-', not to {input}",
-            f"podtool live --simulate {input} plays a file to it, podtool transcribe reads one.",
-        )
-    if sum(x is not None for x in (input, device, simulate)) > 1:
-        raise UsageError("there is one source: stdin, --device or --simulate")
     if simulate is not None:
         return Simulated(simulate, speed)
     if input == "-":
@@ -131,64 +148,89 @@ def _source(
     return Microphone(device, rate, count)
 
 
-def _maker(
-    params: LiveParams, engine: str, preset: str | None, settings: list[str] | None
-) -> Callable[[Intake], list[Pipeline]]:
-    """What makes the pipelines of an intake, engines loaded once."""
-    from podtool import speakers
-    from podtool.live.loading import load
-    from podtool.live.pipeline import Pipeline
-    from podtool.live.scene import SceneParams
-    from podtool.live.solo import solo
-    from podtool.live.tracker import TrackerParams
-    from podtool.live.voice import VoiceParams
+class _Maker:
+    """Makes the pipelines of an intake; the engines are loaded once."""
 
-    scene, tracker, voice = (
-        shared.resolve_params(kind, {}, preset, settings)
-        for kind in (SceneParams, TrackerParams, VoiceParams)
-    )
-    loaded, missing = load(shared.context(), params, engine)
-    for line in missing:
-        shared.warn(line)
-    enrolled = speakers.embeddings()
+    def __init__(
+        self, params: LiveParams, engine: str, preset: str | None, settings: list[str] | None
+    ) -> None:
+        from podtool import speakers
+        from podtool.live.loading import load
+        from podtool.live.scene import SceneParams
+        from podtool.live.tracker import TrackerParams
+        from podtool.live.voice import VoiceParams
 
-    def make(intake: Intake) -> list[Pipeline]:
+        kinds = {"scene": SceneParams, "tracker": TrackerParams, "voice": VoiceParams}
+        self._others = {
+            name: shared.resolve_params(kind, {}, preset, settings) for name, kind in kinds.items()
+        }
+        self._params, self._engine = params, engine
+        self._engines, missing = load(shared.context(), params, engine)
+        for line in missing:
+            shared.warn(line)
+        self._enrolled = speakers.embeddings()
+
+    def __call__(self, intake: Intake) -> list[Pipeline]:
+        from podtool.live.pipeline import Pipeline
+        from podtool.live.solo import solo
+
+        loaded, params = self._engines, self._params
+        scene, tracker, voice = self._others.values()
         if intake.rows > 1:
             return [solo(loaded, params, scene, voice, k) for k in range(intake.rows)]
-        return [Pipeline(loaded, params, scene, tracker, voice, enrolled)]
+        return [Pipeline(loaded, params, scene, tracker, voice, self._enrolled)]
 
-    return make
+    def made_by(self, file: Path | None) -> Provenance:
+        """The row at the head; `file`: what is listened to, where it is one."""
+        from podtool.audio import sha256_of
+        from podtool.live.loading import made_by
+
+        return made_by(
+            shared.context(),
+            self._engines,
+            self._params,
+            self._engine,
+            self._others,
+            self._enrolled,
+            None if file is None else sha256_of(file),
+        )
 
 
 def _run(
     source: Source,
     intake: Intake,
     pipelines: list[Pipeline],
+    made_by: Provenance,
     save: Path | None,
     force: bool,
     shown: bool,
 ) -> None:
     import contextlib
 
+    from podtool.errors import OutputError
     from podtool.live.recorder import Recorder
     from podtool.live.session import Session
 
+    recorder = None
     with contextlib.ExitStack() as stack:
-        recorder = None
         if save is not None:
             recorder = stack.enter_context(
                 Recorder(save, source.sample_rate, source.channels, force)
             )
         sinks: list[Sink] = []
-        session = Session(source, pipelines, intake, sinks, recorder, str(save) if save else None)
+        saved = str(save) if save else None
+        session = Session(source, pipelines, intake, sinks, recorder, saved, [made_by])
         interrupted = stack.enter_context(_signals(session))
-        sinks.append(stack.enter_context(_display(session) if shown else _rows(session)))
+        sinks.append(stack.enter_context(_display(session) if shown else _rows(session, save)))
         session.sinks = sinks
         outcome = session.run()
-    for line in outcome.warnings:
-        shared.warn(line)
+    if shown:
+        for line in outcome.warnings:
+            shared.warn(line)
     shared.note(f"{outcome.heard_s:.0f} s heard, {outcome.lost_s:.1f} s lost")
-    if save is not None:
+    if recorder is not None:
+        if recorder.broken:
+            raise OutputError(f"{save} is not complete: {recorder.broken}")
         shared.note(f"saved in {save}")
     if interrupted:
         raise typer.Exit(interrupted[0])
@@ -212,10 +254,14 @@ def _display(session: Session) -> AbstractContextManager[Sink]:
     return Display(Console(), obey)
 
 
-def _rows(session: Session) -> AbstractContextManager[Sink]:
+def _rows(session: Session, save: Path | None) -> AbstractContextManager[Sink]:
+    """Rows on stdout; once nobody reads them, only what is saved is worth listening on."""
     from podtool.live.emitter import Emitter
 
-    return Emitter(shared.text_stdout(), session.stop)
+    def stop() -> None:
+        session.stop(hurry=save is None)
+
+    return Emitter(shared.text_stdout(), stop, lambda: session.hurried, shared.warn)
 
 
 def _signals(session: Session) -> AbstractContextManager[list[int]]:
@@ -227,8 +273,9 @@ def _signals(session: Session) -> AbstractContextManager[list[int]]:
     codes: list[int] = []
 
     def end(number: int, _: object) -> None:
-        session.stop(hurry=bool(codes))
+        again = bool(codes)
         codes[:] = [130 if number == signal.SIGINT else 143]
+        session.stop(hurry=again)
 
     @contextlib.contextmanager
     def handled() -> Iterator[list[int]]:
@@ -266,10 +313,11 @@ def _show_devices() -> None:
     ]
     if not rows:
         shared.warn("there is no microphone")
+        return
     shared.table("Microphones", ["", "name", "channels", "rate", ""], rows, to_stdout=True)
 
 
-def _bench(path: Path, channel: str, make: Callable[[Intake], list[Pipeline]]) -> None:
+def _bench(path: Path, channel: str, make: _Maker) -> None:
     from podtool.live.bench import bench
     from podtool.rowio import emit
 

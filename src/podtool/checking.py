@@ -26,7 +26,7 @@ from podtool.artifacts import (
     Utterance,
     Voice,
 )
-from podtool.corrections import settled_lines
+from podtool.corrections import UNKNOWN, settled_lines
 from podtool.errors import CheckFailed, InputError, PodtoolError
 from podtool.rowio import decode
 
@@ -214,8 +214,8 @@ def _wanted(row: Row) -> Iterator[tuple[str, str]]:
     recording = getattr(row, "recording", None)
     if isinstance(recording, str):
         yield "recording", recording
-    if isinstance(row, (Turn, Utterance, Take)) and row.speaker is not None:
-        yield "speaker", row.speaker
+    if isinstance(row, (Turn, Utterance, Take)) and row.speaker not in (None, UNKNOWN):
+        yield "speaker", str(row.speaker)
     if isinstance(row, (Utterance, Take)) and row.turn is not None:
         yield "turn", row.turn
     if isinstance(row, Take):
@@ -265,8 +265,8 @@ def _overlaps(rows: Numbered) -> Iterator[Problem]:
     """One speaker cannot say two things at once; two turns at once are only odd."""
     own: dict[tuple[str, str, str], list[tuple[int, Turn | Utterance]]] = {}
     for line, row in rows:
-        if isinstance(row, (Turn, Utterance)) and row.speaker is not None:
-            own.setdefault((row.kind, row.recording, row.speaker), []).append((line, row))
+        if isinstance(row, (Turn, Utterance)) and row.speaker not in (None, UNKNOWN):
+            own.setdefault((row.kind, row.recording, str(row.speaker)), []).append((line, row))
     for (kind, _, speaker), items in own.items():
         items.sort(key=lambda item: (item[1].start, item[1].end))
         latest = items[0][1]

@@ -33,8 +33,8 @@ def settled(rows: Iterable[Row]) -> list[Row]:
     """The rows with the speakers that they turned out to have; other files pass through as is.
 
     Of a speaker that was told of more than once the last row counts; those who turned out to be
-    somebody else throughout have none, and whoever is still unknown is nobody's name. Utterances
-    and turns are in order of time.
+    somebody else throughout have none, nor has `UNKNOWN`. Utterances and turns are in order of
+    time.
     """
     return [row for _, row in settled_lines(list(enumerate(rows)))]
 
@@ -66,7 +66,4 @@ def _named(row: Turn | Utterance, corrections: Sequence[Correction]) -> Turn | U
     if row.speaker is None:
         return row
     own = [c for c in corrections if c.recording == row.recording]
-    speaker = corrected(row.speaker, row.start, own)
-    if isinstance(row, Utterance):
-        return replace(row, speaker=None if speaker == UNKNOWN else speaker)
-    return replace(row, speaker=speaker)
+    return replace(row, speaker=corrected(row.speaker, row.start, own))

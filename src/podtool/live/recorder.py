@@ -20,8 +20,18 @@ from typing import Self
 
 import numpy as np
 
-from podtool.artifacts import Correction, Metric, Recording, Row, Speaker, Turn, Utterance
-from podtool.corrections import corrected
+from podtool.artifacts import (
+    Correction,
+    Metric,
+    Provenance,
+    Recording,
+    Row,
+    Speaker,
+    Turn,
+    Utterance,
+)
+from podtool.audio import sha256_of
+from podtool.corrections import UNKNOWN, corrected
 from podtool.errors import OutputError
 from podtool.formats.subtitles import Cue, cues, write_srt
 from podtool.live.status import Block, Samples
@@ -30,7 +40,7 @@ from podtool.rowio import encode
 log = logging.getLogger(__name__)
 
 SYNC_S = 5.0
-KEPT = (Utterance, Turn, Speaker, Correction, Metric, Recording)
+KEPT = (Utterance, Turn, Speaker, Correction, Metric, Recording, Provenance)
 
 # ---------------------------------------------------------------- WAV that grows
 
@@ -166,17 +176,28 @@ def safe_name(label: str) -> str:
 
 
 @dataclass(slots=True)
+class _Span:
+    """Frames [start, stop) that were given together, and when what is said in them begins."""
+
+    start: int
+    stop: int
+    at: float
+
+
+@dataclass(slots=True)
 class _Voice:
     """The file of one speaker, and the stretches in it that were given."""
 
     wav: _GrowingWav
-    spans: list[tuple[int, int]] = field(default_factory=list)
+    spans: list[_Span] = field(default_factory=list)
 
-    def given(self, start: int, stop: int) -> None:
-        if self.spans and self.spans[-1][0] <= start <= self.spans[-1][1]:
-            self.spans[-1] = (self.spans[-1][0], max(stop, self.spans[-1][1]))
-        else:
-            self.spans.append((start, stop))
+    def said(self, at: float) -> None:
+        """An utterance begins at so many seconds: in the span that was given for it."""
+        rate = self.wav.sample_rate
+        for span in reversed(self.spans[-20:]):
+            if span.start <= round(at * rate) < span.stop:
+                span.at = at
+                return
 
 
 class Recorder:
@@ -188,11 +209,18 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: str | Path, sample_rate: int, channels: int, force: bool = False
+        self,
+        folder: str | Path,
+        sample_rate: int,
+        channels: int,
+        force: bool = False,
+        recording: str = "live",
     ) -> None:
+        """`recording`: what rows call it. Raises OutputError."""
         self.folder = Path(folder)
         self.broken: str | None = None
-        self._force = force
+        self._force, self._id = force, recording
+        self._described = False  # whether there is a row of the recording
         self._lock = threading.RLock()
         self._voices: dict[str, _Voice] = {}
         self._cues: list[tuple[float, Cue]] = []  # with the start of the utterance
@@ -317,12 +345,12 @@ class Recorder:
         if voice.wav.sample_rate != rate:
             raise ValueError(f"{speaker} spoke at {voice.wav.sample_rate} Hz, now at {rate} Hz")
         voice.wav.write(samples, start)
-        voice.given(start, start + samples.shape[1])
+        voice.spans.append(_Span(start, start + samples.shape[1], start / rate))
 
     def _path(self, label: str) -> Path:
         """A file for a label that no other speaker has, nor anything else in the folder."""
         taken = {v.wav.path.name.casefold() for v in self._voices.values()}
-        name = safe_name(label)
+        name = "unknown" if label == UNKNOWN else safe_name(label)
         for number in range(1, 10_000):
             path = self.folder / f"speaker-{name}{f'-{number}' if number > 1 else ''}.wav"
             if path.name.casefold() not in taken and (self._force or not os.path.lexists(path)):
@@ -344,6 +372,9 @@ class Recorder:
                 relabelled = True
             elif isinstance(row, Utterance) and row.text.strip():
                 self._cues += [(row.start, cue) for cue in cues(row)]
+                if row.speaker in self._voices:
+                    self._voices[row.speaker].said(row.start)
+            self._described |= isinstance(row, Recording)
         if relabelled and self._cues:
             self._rewrite_srt()
         else:
@@ -399,39 +430,59 @@ class Recorder:
                 voice.wav.path = path
         if self._cues:
             self._rewrite_srt()
+        self._describe()
+
+    def _describe(self) -> None:
+        """The row of the recording, which is known only now."""
+        wav = self._recording
+        if self._described or not wav.frames:
+            return
+        wav.tell()
+        row = Recording(
+            self._id, str(wav.path), sha256_of(wav.path), wav.sample_rate, wav.channels, wav.frames
+        )
+        self._rows.append(encode(row, self.folder) + "\n")
 
     def _move(self, correction: Correction) -> None:
-        """Audio of a corrected stretch goes from one speaker's file into the other's."""
+        """Audio of corrected rows goes from one speaker's file into the other's."""
         source = self._voices.get(correction.source)
         if source is None or correction.source == correction.target:
             return
-        rate = source.wav.sample_rate
-        since = round(correction.since * rate)
-        until = source.wav.frames if correction.until is None else round(correction.until * rate)
-        kept: list[tuple[int, int]] = []
-        for start, stop in source.spans:
-            a, b = max(start, since), min(stop, until)
-            if a >= b:
-                kept.append((start, stop))
-                continue
-            kept += [s for s in ((start, a), (b, stop)) if s[0] < s[1]]
-            self._move_span(source.wav, correction.target, a, b)
+        kept: list[_Span] = []
+        moved: list[_Span] = []
+        for span in source.spans:
+            now = corrected(correction.source, span.at, [correction])
+            (kept if now == correction.source else moved).append(span)
         source.spans = kept
+        for span in moved:
+            self._move_span(source, correction.target, span)
 
-    def _move_span(self, source: _GrowingWav, target: str, start: int, stop: int) -> None:
-        step = 60 * source.sample_rate
-        for at in range(start, stop, step):
-            end = min(at + step, stop)
-            samples = source.read(at, end)
+    def _move_span(self, source: _Voice, target: str, span: _Span) -> None:
+        """A minute at a time; what another span of the source holds too stays there as well."""
+        rate = source.wav.sample_rate
+        for at in range(span.start, span.stop, 60 * rate):
+            end = min(at + 60 * rate, span.stop)
+            samples = source.wav.read(at, end)
+            shared = np.zeros(samples.shape[1], bool)
+            for other in _over(source.spans, at, end):
+                shared[max(0, other.start - at) : max(0, other.stop - at)] = True
             there = self._voices.get(target)
+            given = samples.copy()
             if there is not None and at < there.wav.frames:
                 own = there.wav.read(at, end)
-                samples[:, : own.shape[1]] += own
-            self._say(target, at, samples, source.sample_rate)
-            source.write(np.zeros_like(samples), at)
+                for other in _over(there.spans, at, end):
+                    here = slice(max(0, other.start - at), max(0, other.stop - at))
+                    given[:, : own.shape[1]][:, here] = own[:, here]
+            self._say(target, at, given, rate)
+            self._voices[target].spans[-1].at = span.at
+            source.wav.write(np.where(shared, samples, np.float32(0)), at)
 
 
-KeptRow = Utterance | Turn | Speaker | Correction | Metric | Recording
+def _over(spans: Sequence[_Span], start: int, stop: int) -> list[_Span]:
+    return [s for s in spans if s.start < stop and s.stop > start]
+
+
+KeptRow = Utterance | Turn | Speaker | Correction | Metric | Recording | Provenance
 
 
 def _why(error: OSError) -> str:

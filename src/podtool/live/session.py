@@ -1,21 +1,22 @@
 """A live session: a source, the pipeline, and whoever wants its rows, with load kept in bounds.
 
 One thread takes audio in, saves it and puts it into the spool; the caller's thread listens. What
-waits is bounded in memory and goes to disk beyond that. Where listening cannot keep up with a live
-source, guesses are left out first, then the separation of voices; never audio, never last words.
+waits is bounded in memory and goes to disk beyond that. Where listening cannot keep up with audio
+that comes at its own pace, guesses are left out first, then the separation of voices; never audio,
+never last words. Audio that is there already, such as a file on stdin, is taken as it is heard.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from podtool.artifacts import Metric, Partial, Row, Utterance
+from podtool.artifacts import Metric, Partial, Row, Turn, Utterance
 from podtool.errors import OutputError
 from podtool.live.intake import Intake
 from podtool.live.latency import Latencies
@@ -26,6 +27,8 @@ from podtool.live.status import Block, Shed, Source, Status
 SHED_AT_S = (2.0, 5.0)  # behind by more than this: no partials; no separation
 CAUGHT_UP_S = 0.5
 GAP_S = 0.3  # without audio for longer, whatever was said is over
+PACE_S = 2.0  # of audio by which it is told whether it comes at its own pace
+ROOM_S = 10.0  # of audio that could be had faster, this much waits at most
 METRICS_S = 10.0
 STATUS_S = 0.1
 
@@ -59,24 +62,26 @@ class Session:
         sinks: Sequence[Sink],
         recorder: Recorder | None = None,
         saved: str | None = None,
+        head: Sequence[Row] = (),
     ) -> None:
-        """A pipeline for each row of the intake."""
+        """A pipeline for each row of the intake. `head`: rows that go before all others."""
         self.source, self.pipelines, self.sinks = source, list(pipelines), list(sinks)
         self.latencies = Latencies()
         self._intake, self._recorder = intake, recorder
         self._spool = Spool(source.sample_rate)
         self._status = Status(source=source.name, saved=saved)
         self._error: BaseException | None = None
-        self._paused = threading.Event()
-        self._stopped = threading.Event()
-        self._hurry = threading.Event()
+        self._head = list(head)
+        self._paused = self._stopped = self._hurry = False  # signal handlers set them: no locks
+        self._quiet = False  # what was said before a pause is given out
+        self._waited = 0.0  # share of the time of the last audio for which the source was waited
         self._orders: list[Callable[[], list[Row]]] = []
         self._lock = threading.Lock()
         self._taken = 0  # frames that came
         self._taken_at = time.monotonic()
         self._lost_s = 0.0
         self._shed = Shed.NOTHING
-        self._told = self._shown = 0.0
+        self._told, self._shown = time.monotonic(), 0.0
         self._cpu = (time.monotonic(), time.process_time())
         self._level_db = -120.0
         for pipeline in self.pipelines:
@@ -86,14 +91,24 @@ class Session:
 
     def stop(self, hurry: bool = False) -> None:
         """No more audio; what came is listened to, unless in a `hurry`."""
-        self._stopped.set()
-        if hurry:
-            self._hurry.set()
-        self.source.close()
+        self._hurry |= hurry
+        if not self._stopped:
+            self._stopped = True
+            self.source.close()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether it was stopped in a hurry."""
+        return self._hurry
+
+    @property
+    def paced(self) -> bool:
+        """Whether audio comes at its own pace, as from a microphone, also one behind a pipe."""
+        return self.source.live or self._waited > 0.5
 
     def pause(self) -> None:
         """Leave out what comes, or go on."""
-        (self._paused.clear if self._paused.is_set() else self._paused.set)()
+        self._paused = not self._paused
 
     def rename(self, speaker: str, name: str) -> None:
         """Give a person a name."""
@@ -117,34 +132,49 @@ class Session:
 
     def run(self) -> Outcome:
         """Raises what the source raises, once everything before that was given out."""
+        self._give(self._head)
         intake = threading.Thread(target=self._take, name="podtool-intake", daemon=True)
         intake.start()
-        while not self._hurry.is_set():
+        try:
+            self._hear()
+        finally:
+            self._stopped = True
+            self.source.close()
+        if self._error is not None:
+            raise self._error
+        return Outcome(self._heard_s(), self._lost_s, self.latencies, self._status.warnings)
+
+    def _hear(self) -> None:
+        while not self._hurry:
             block = self._spool.get(timeout=STATUS_S)
             if block is not None:
                 self._listen(block)
             elif self._spool.ended:
                 break
+            elif self._paused and not self._quiet:
+                self._give(self._flush())
+                self._quiet = True
             self._obey()
             self._keep_up()
             self._show()
-        self._give(self._push(self._intake.flush()))
-        for pipeline in self.pipelines:
-            self._give(pipeline.end())
+        self._obey()
+        if not self._hurry:
+            self._give(self._push(self._intake.flush()))
+            for k, pipeline in enumerate(self.pipelines):
+                self._give(self._own(k, pipeline.end()))
         self._give(self._metrics())
         self._show(force=True)
-        if self._error is not None:
-            raise self._error
-        return Outcome(self._heard_s(), self._lost_s, self.latencies, self._status.warnings)
 
     def _take(self) -> None:
         """The intake's thread."""
         try:
             skipped = 0.0
-            for block in self.source.blocks():
-                if self._paused.is_set():
+            blocks = iter(self.source.blocks())
+            while (block := self._next(blocks)) is not None:
+                if self._paused:
                     skipped += block.gap_s + block.samples.shape[1] / self.source.sample_rate
                     continue
+                self._lost_s += block.gap_s
                 if skipped:
                     block = Block(block.samples, block.gap_s + skipped)
                     skipped = 0.0
@@ -153,10 +183,22 @@ class Session:
                 if self._recorder is not None:
                     self._save(lambda b=block: self._recorder.audio(b))  # type: ignore[misc]
                 self._spool.put(block)
+                while self._spool.behind_s > ROOM_S and not self.paced and not self._stopped:
+                    time.sleep(0.02)
         except BaseException as error:
             self._error = error
         finally:
             self._spool.close()
+
+    def _next(self, blocks: Iterator[Block]) -> Block | None:
+        """The next block, and whether the source kept us waiting for it."""
+        began = time.monotonic()
+        block = next(blocks, None)
+        if block is not None and block.samples.shape[1]:
+            seconds = block.samples.shape[1] / self.source.sample_rate
+            share = min(1.0, (time.monotonic() - began) / seconds)
+            self._waited += min(1.0, seconds / PACE_S) * (share - self._waited)
+        return block
 
     def _save(self, act: Callable[[], None]) -> None:
         try:
@@ -165,11 +207,12 @@ class Session:
             self._warn(f"{error.message}: nothing more is saved")
 
     def _warn(self, text: str) -> None:
-        self._status = replace(self._status, warnings=(*self._status.warnings, text)[-5:])
+        self._status = replace(self._status, warnings=(*self._status.warnings, text))
 
     def _listen(self, block: Block) -> None:
         if block.gap_s:
             self._gap(block.gap_s)
+        self._quiet = False
         samples = block.samples
         if samples.shape[1]:
             power = float(np.mean(np.square(samples, dtype=np.float64)))
@@ -177,21 +220,35 @@ class Session:
         self._give(self._push(self._intake.push(block)))
 
     def _gap(self, seconds: float) -> None:
-        if not self._paused.is_set():
-            self._lost_s += seconds
         at = {"at": round(self._heard_s(), 6)}
         rows: list[Row] = [Metric("gap", round(seconds, 6), "s", extra=at)]
-        if seconds >= GAP_S:
-            rows = [*self._push(self._intake.flush()), *rows]
-            for pipeline in self.pipelines:
-                rows += pipeline.flush()
+        if seconds >= GAP_S and not self._quiet:
+            rows = [*self._flush(), *rows]
         self._give(rows)
+
+    def _flush(self) -> list[Row]:
+        """Whatever is being said is over."""
+        rows = self._push(self._intake.flush())
+        for k, pipeline in enumerate(self.pipelines):
+            rows += self._own(k, pipeline.flush())
+        return rows
+
+    def _own(self, number: int, rows: Sequence[Row]) -> list[Row]:
+        """Rows of one pipeline, their ids different from those of the others."""
+        if len(self.pipelines) < 2:
+            return list(rows)
+        return [
+            replace(r, id=f"{r.id}-{number + 1}")
+            if isinstance(r, Partial | Utterance | Turn)
+            else r
+            for r in rows
+        ]
 
     def _push(self, samples: np.ndarray) -> list[Row]:
         rows: list[Row] = []
-        for pipeline, own in zip(self.pipelines, samples, strict=True):
+        for k, (pipeline, own) in enumerate(zip(self.pipelines, samples, strict=True)):
             pipeline.shed = self._shed
-            rows += pipeline.push(own)
+            rows += self._own(k, pipeline.push(own))
         return rows
 
     def _give(self, rows: Sequence[Row]) -> None:
@@ -204,7 +261,7 @@ class Session:
         if not rows:
             return
         now = self._arrived_s()
-        for row in rows:
+        for row in rows if self.paced else ():
             if isinstance(row, Partial):
                 self.latencies.partial(row, now)
             elif isinstance(row, Utterance):
@@ -226,7 +283,7 @@ class Session:
     def _keep_up(self) -> None:
         """Leave out what matters least where listening falls behind a live source."""
         behind, before = self._spool.behind_s, self._shed
-        if not self.source.live:
+        if not self.paced:
             return
         if behind > SHED_AT_S[1]:
             self._shed = Shed.SEPARATION
@@ -244,7 +301,7 @@ class Session:
     def _arrived_s(self) -> float:
         """Seconds of audio that have come by now, the block on its way included."""
         arrived = self._taken / self.source.sample_rate
-        if self.source.live and not self._stopped.is_set():
+        if self.paced and not self._stopped:
             arrived += min(time.monotonic() - self._taken_at, 0.2)
         return arrived
 
@@ -281,7 +338,7 @@ class Session:
             behind_s=self._spool.behind_s,
             lost_s=self._lost_s + self._spool.lost_s,
             shed=self._shed,
-            paused=self._paused.is_set(),
+            paused=self._paused,
             waiting=getattr(self.source, "waiting", None),
         )
         for sink in self.sinks:
