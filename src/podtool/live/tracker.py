@@ -142,7 +142,9 @@ class Tracker:
             away = (start - u.stop if before else max(0, u.start - stop)) * FRAME_S
             if u.chain != chain:
                 between = (u.stop, start) if before else (stop, u.start)
-                away += _STRANGE_S + (_PAUSE_S if self._paused(*between) else 0.0)
+                away += _STRANGE_S
+                if away <= _REACH_S and self._paused(*between):
+                    away += _PAUSE_S
                 if away > _REACH_S:
                     continue
             if near is None or away <= near[0]:
@@ -239,7 +241,7 @@ class Tracker:
             person.total = person.total - u.vector * u.seconds
             person.seconds -= u.seconds
         u.person, u.learnt = number, False
-        self.changed += not new
+        self.changed += 1
 
     def _learn(self, u: Unit, person: Person) -> None:
         person.total = person.total + u.vector * u.seconds
