@@ -329,16 +329,15 @@ class Pipeline:
 
     def _work(self) -> list[Row]:
         """The one piece of work that matters most now."""
-        if self._finals and self._ready(self._finals[0]):
-            return self._last_word(self._finals.popleft())
-        if self.scene.waiting and (self._finals or self.scene.urgent):
+        if self.scene.urgent:  # rows wait for names
             self._embed()
             return self._labels.told()
-        saying = self._most_to_guess()
+        if self._finals and self._ready(self._finals[0]):
+            return self._last_word(self._finals.popleft())
+        saying = None if self.scene.waiting > 2 else self._most_to_guess()
         if saying is not None:
             return self._guess(saying)
-        if self.scene.waiting:
-            self._embed()
+        self._embed()
         return self._labels.told()
 
     def _embed(self) -> None:

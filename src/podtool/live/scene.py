@@ -32,7 +32,7 @@ class SceneParams:
     margin_s: float = field(default=0.12, metadata={"help": "of a window's end nothing is decided"})
     speech_onset: float = field(default=0.5, metadata={"help": "probability that starts speech"})
     speech_offset: float = field(default=0.3, metadata={"help": "probability that ends speech"})
-    overlap_onset: float = field(default=0.5, metadata={"help": "probability of two voices"})
+    overlap_onset: float = field(default=0.4, metadata={"help": "probability of two voices"})
     third_onset: float = field(default=0.55, metadata={"help": "activity of a third voice"})
     hold: float = field(default=0.2, metadata={"help": "activity by which another takes over"})
     purity: float = field(default=0.3, metadata={"help": "second voice that spoils an embedding"})

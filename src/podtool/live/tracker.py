@@ -33,7 +33,7 @@ class TrackerParams:
 
     found_s: float = field(default=1.2, metadata={"help": "speech alone that makes a new person"})
     switch_cost: float = field(default=4.0, metadata={"help": "of a change of voice"})
-    newcomer_cost: float = field(default=2.0, metadata={"help": "of somebody not heard before"})
+    newcomer_cost: float = field(default=0.0, metadata={"help": "of somebody not heard before"})
     sure: float = field(default=6.0, metadata={"help": "evidence by which labels are changed"})
     learn: float = field(default=3.0, metadata={"help": "evidence by which a voice is learnt from"})
     look_back_s: float = field(default=120.0, metadata={"help": "within which labels may change"})

@@ -15,6 +15,7 @@ FILL_GAP_S = 1.0  # pauses up to this long inside a turn count as speech, as in 
 PAD_S = 0.1  # turns reach this far into silence
 SHORTEST_S = 0.2
 _PIECE = 30  # frames of a region that are given to one person together
+_PATIENCE_S = 60.0  # for a voice to become somebody's
 _KEPT = 400  # rows that may be corrected
 _OFFSET_S = HALF_FRAME / 16000
 Piece = tuple[int, int, int, bool]  # chain, first frame, end, whether alone
@@ -127,6 +128,7 @@ class Turns:
         self._labels = labels
         self._open: dict[int, _Open] = {}
         self._last: list[tuple[float, float, int]] = []  # spans of everybody lately
+        self._nobodys: list[Piece] = []  # what chains said whose person is not known yet
         self._count = 0
         self._now = 0.0  # end of the last region
 
@@ -141,16 +143,43 @@ class Turns:
                 stop = min(first + _PIECE, region.stop)
                 for chain in region.chains:
                     alone = len(region.chains) == 1
-                    who = tracker.who(chain, first, stop, alone)
-                    if who is not None:
-                        rows += self._add(who, (chain, first, stop, alone))
+                    piece = (chain, first, stop, alone)
+                    who = tracker.who(*piece)
+                    if who is None:
+                        self._nobodys.append(piece)
+                    else:
+                        rows += self._add(who, piece)
         for who in list(self._open):
             if last or (now and now - self._open[who].end > FILL_GAP_S):
                 rows += self._close(who)
+        return rows + self._found(now, last)
+
+    def _found(self, now: float, last: bool) -> list[Row]:
+        """Turns of voices that were not known when their time came, and are by now."""
+        rows: list[Row] = []
+        waiting, self._nobodys = self._nobodys, []
+        late: dict[tuple[int, int], _Open] = {}
+        for piece in waiting:
+            who = self._labels.tracker.who(*piece)
+            start, end = _seconds(piece)
+            if who is None:
+                if not last and now - end < _PATIENCE_S:
+                    self._nobodys.append(piece)
+                continue
+            turn = late.get((who, piece[0]))
+            if turn is not None and start - turn.end > FILL_GAP_S:
+                rows += self._write(who, turn)
+                turn = None
+            if turn is None:
+                turn = late[who, piece[0]] = _Open(start, end, [])
+            turn.end = end
+            turn.pieces.append(piece)
+        for (who, _), turn in late.items():
+            rows += self._write(who, turn)
         return rows
 
     def _add(self, who: int, piece: Piece) -> list[Row]:
-        start, end = piece[1] * FRAME_S + _OFFSET_S, piece[2] * FRAME_S + _OFFSET_S
+        start, end = _seconds(piece)
         rows: list[Row] = []
         if who in self._open and start - self._open[who].end > FILL_GAP_S:
             rows = self._close(who)
@@ -164,7 +193,29 @@ class Turns:
         return rows
 
     def _close(self, who: int) -> list[Row]:
+        """A turn is over: what is somebody else's by now is left to them."""
         turn = self._open.pop(who)
+        own: list[Piece] = []
+        others: list[Piece] = []
+        for piece in turn.pieces:
+            now = self._labels.tracker.who(*piece)
+            same = now is None or now == self._labels.tracker.person(who).number
+            (own if same else others).append(piece)
+        self._nobodys += others
+        rows: list[Row] = []
+        part: _Open | None = None
+        for piece in own:
+            start, end = _seconds(piece)
+            if part is not None and start - part.end > FILL_GAP_S:
+                rows += self._write(who, part)
+                part = None
+            if part is None:
+                part = _Open(start, end, [])
+            part.end = max(part.end, end)
+            part.pieces.append(piece)
+        return rows + (self._write(who, part) if part is not None else [])
+
+    def _write(self, who: int, turn: _Open) -> list[Row]:
         if turn.end - turn.start < SHORTEST_S:
             return []
         others = [(a, b) for a, b, w in self._last if w != who]
@@ -180,3 +231,7 @@ class Turns:
         start, end = round(start, 6), round(end, 6)
         self._labels.wrote(start, label, tuple(turn.pieces))
         return [Turn(f"t{self._count:04d}", self._labels.recording, start, end, label)]
+
+
+def _seconds(piece: Piece) -> tuple[float, float]:
+    return piece[1] * FRAME_S + _OFFSET_S, piece[2] * FRAME_S + _OFFSET_S
