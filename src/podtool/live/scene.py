@@ -214,7 +214,7 @@ class Scene:
             self.rolling.hear(self._audio.read(start, self._audio.end), first)
         margin = 0 if last else round(self.params.margin_s / FRAME_S)
         found = self._fast.decide(max(self._fast.decided, self.rolling.end - margin))
-        self._gather(found)
+        self._gather(found, last)
         return found
 
     def skip(self) -> list[Region]:
@@ -233,19 +233,19 @@ class Scene:
 
     # ------------------------------------------------------------------ whose it is
 
-    def _gather(self, regions: list[Region]) -> None:
+    def _gather(self, regions: list[Region], last: bool) -> None:
         for region in regions:
             for chain in region.chains:
                 if chain not in self._gathering:
                     self._gathering[chain] = _Gathering(region.start)
                 self._gathering[chain].last = region.stop
         for chain in list(self._gathering):
-            self._collect(chain)
+            self._collect(chain, last)
 
-    def _collect(self, chain: int) -> None:
+    def _collect(self, chain: int, last: bool) -> None:
         """Frames of a chain that have settled become units, once there are enough of them."""
         own, p = self._gathering[chain], self.params
-        over = self.decided - own.last >= round(p.ended_s / FRAME_S)
+        over = last or self.decided - own.last >= round(p.ended_s / FRAME_S)
         stop = self.decided - (0 if over else round(p.settled_s / FRAME_S))
         if stop > own.next:
             self._look(chain, own, stop)
@@ -253,7 +253,7 @@ class Scene:
         while own.alone:
             seconds = sum(b - a for a, b in own.alone) * FRAME_S
             wanted = p.unit_s if own.units else p.first_s
-            late = self.decided - own.alone[-1][1] >= round(p.ended_s / FRAME_S)
+            late = last or self.decided - own.alone[-1][1] >= round(p.ended_s / FRAME_S)
             if seconds >= wanted or (late and seconds >= p.shortest_s):
                 taken = _first(own.alone, round(2 * p.unit_s / FRAME_S))
                 self._queue(chain, own, taken, clean=True)
