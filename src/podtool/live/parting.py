@@ -58,11 +58,11 @@ class Parting:
         """(stop - start,) of each of the chains that overlap in samples [start, stop)."""
         chains = list(chains)[: self.most]
         count = max(2, len(chains))
-        if self._stream is None:
-            self._stream = self._start(count)
+        if self._stream is None or count != self._stream.count:
+            # Told of three, it hears two worse; outputs have no places in which they could stay.
+            self._stream, self._seats = self._start(count), {}
             self._begin = self._heard = max(0, start - LEAD)
             self._outputs = np.zeros((self.most, 0), np.float32)
-        self._stream.count = max(count, self._stream.count)
         self._feed(min(self._audio.end, stop + AHEAD))
         self._last = stop
         self._seat(stop, chains)

@@ -50,7 +50,7 @@ class LiveParams:
     partials: bool = field(default=True, metadata={"help": "Rows of what is being said."})
     partial_s: float = field(default=0.35, metadata={"help": "New speech for another guess."})
     beam: int = field(default=4, metadata={"help": "Width of the search for the last word."})
-    denoise: bool = field(default=True, metadata={"help": "Tell voices apart without the noise."})
+    denoise: bool = field(default=False, metadata={"help": "Tell voices apart without the noise."})
     separate: bool = field(default=True, metadata={"help": "Take apart who talks at once."})
     align: bool = field(default=True, metadata={"help": "Times of words by forced alignment."})
     hold_s: float = field(default=1.0, metadata={"help": "A last word waits so long for a name."})
