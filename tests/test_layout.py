@@ -133,9 +133,9 @@ def test_every_command_has_help(app: Any, run: Callable[..., Result]) -> None:
                 assert parameter.help, f"podtool {name} {parameter.opts[0]}"
         assert run(*name.split(), "--help").exit_code == 0
     assert {
-        "separate", "diarize", "transcribe", "clone", "synthesize", "reconstruct", "replace",
-        "export", "import", "evaluate", "check", "models", "engines", "presets", "speakers",
-        "runs", "doctor", "train separator", "train export",
+        "separate", "diarize", "transcribe", "live", "clone", "synthesize", "reconstruct",
+        "replace", "export", "import", "evaluate", "check", "models", "engines", "presets",
+        "speakers", "runs", "doctor", "train separator", "train export",
     } <= set(found)  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "docs" / "live.md",
     ROOT / "docs" / "training.md",
     *sorted((ROOT / "examples").glob("*.sh")),
 ]

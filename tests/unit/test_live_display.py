@@ -188,6 +188,15 @@ def test_a_correction_relabels_what_is_shown_and_is_told() -> None:
     assert "S1" in lines[find(lines, "on its way")]
 
 
+def test_somebody_unknown_gets_a_name_without_a_word() -> None:
+    stage = Stage()
+    lines = stage.shown(said("u1", 50.0, 52.0, "Who was that.", "S?"))
+    assert "S?" not in "".join(lines) and "?" in lines[find(lines, "Who was that")]
+    lines = stage.shown(Correction("live", "S?", "S2", 50.0, 50.1))
+    assert "S2" in lines[find(lines, "Who was that")] and "S2 since" not in "".join(lines)
+    assert not any(" is S2" in line for line in lines)
+
+
 def test_names_take_the_place_of_labels_and_stay_apart() -> None:
     stage = Stage()
     stage.shown(said("u1", 0.0, 1.0, "One."), said("u2", 2.0, 3.0, "Two.", "S2"))

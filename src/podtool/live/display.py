@@ -27,7 +27,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ from rich.cells import get_character_cell_size
 from rich.style import Style
 
 from podtool.artifacts import Correction, Metric, Partial, Row, Speaker, Utterance
+from podtool.corrections import UNKNOWN
 from podtool.live.keys import Key, Keys, in_foreground, open_terminal
 from podtool.live.status import Shed, Status, Talker
 
@@ -304,7 +305,7 @@ class Board:
         """The speaker after all corrections."""
         for c in self._corrections:
             within = c.since <= start and (c.until is None or start < c.until)
-            if speaker == c.source and within:
+            if (speaker or UNKNOWN) == c.source and within:
                 speaker = c.target
         return speaker
 
@@ -372,7 +373,7 @@ class Board:
     def correct(self, row: Correction) -> None:
         self._corrections.append(row)
         for entry in self.entries:
-            if entry.speaker == row.source and row.since <= entry.start:
+            if (entry.speaker or UNKNOWN) == row.source and row.since <= entry.start:
                 if row.until is None or entry.start < row.until:
                     entry.speaker = row.target
         self.heard(row.target, self.speakers.get(row.source, row.since))
@@ -1026,6 +1027,8 @@ class Display:
 
     def _row(self, row: Row) -> None:
         board = self.board
+        if isinstance(row, Partial | Utterance) and row.speaker == UNKNOWN:
+            row = replace(row, speaker=None)
         if isinstance(row, Partial):
             board.partial(row)
         elif isinstance(row, Utterance):
@@ -1034,7 +1037,8 @@ class Display:
         elif isinstance(row, Correction):
             words = told(row, board)
             board.correct(row)
-            self._event(words)
+            if row.source != UNKNOWN:
+                self._event(words)
         elif isinstance(row, Speaker):
             if row.name:
                 was = board.label(row.id)
