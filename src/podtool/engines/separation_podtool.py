@@ -121,7 +121,7 @@ class PodtoolSeparation:
 
 
 class PodtoolTalkers:
-    """Up to three simultaneous talkers, mono 16 kHz, by the causal form."""
+    """Up to three simultaneous talkers, mono 16 kHz, by the form that hears what follows too."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
         name="podtool",
@@ -130,7 +130,7 @@ class PodtoolTalkers:
         licence="MIT",
         tier="embedded",
         sample_rate=RATE,
-        models=("podtool-talkers-streaming",),
+        models=("podtool-talkers",),
         packages=("onnxruntime",),
     )
 
@@ -140,7 +140,7 @@ class PodtoolTalkers:
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
-        return cls(Network.open(context.model("podtool-talkers-streaming"), context.threads))
+        return cls(Network.open(context.model("podtool-talkers"), context.threads))
 
     def talkers(self, audio: Audio, count: int) -> Samples:
         """One window of mono audio -> (count, n). Raises ValueError for an impossible count."""
