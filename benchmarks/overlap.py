@@ -5,11 +5,11 @@ usage: overlap.py [SHOW ...]      (default: noisy-room-3spk crosstalk-3spk)
 
 Commands as a user runs them, on the full mix, the number of speakers unknown:
   without      diarize, transcribe --overlap mixture
-  background   separate, then the same on the speech stem
+  background   separate, then the same on the speech stem (transcribe --from speech)
   talkers      diarize, transcribe --overlap separate
   stem         separate, diarize and transcribe --overlap separate on the speech stem
-  with         separate, diarize the speech stem, transcribe --overlap separate --from mixture: a
-               recogniser hears more in what was recorded than in what a network left of it
+  with         separate, diarize the speech stem, transcribe --overlap separate: words are read from
+               the recording
 overlap_der    collar .25 (.25 s on either side), overlap scored
 overlap_cpwer  of the embedded recogniser
 others_si_sdr  on the show of crosstalk, where a speaker to be replaced and others talk at once:
@@ -43,9 +43,9 @@ RATE = 16000
 WAYS = (
     ("without", "mixture"),
     ("talkers", "separate"),
-    ("background", "mixture"),
-    ("stem", "separate"),
-    ("with", "separate", "--from", "mixture"),
+    ("background", "mixture", "--from", "speech"),
+    ("stem", "separate", "--from", "speech"),
+    ("with", "separate"),
 )
 COLLAR = 0.5  # pyannote.metrics counts both sides of a boundary
 

@@ -23,7 +23,7 @@ def transcribe(
     language: Language = None,
     engine: EngineName = None,
     overlap: Overlap = None,
-    source: FromStem = "speech",
+    source: FromStem = "mixture",
     output: Out = None,
     force: Force = False,
     preset: Preset = None,
@@ -34,6 +34,8 @@ def transcribe(
     """Write down what is said: `utterance` rows with speaker and words; every word has times.
 
     Rows with turns are read turn by turn; audio, or rows without turns, is diarized first.
+    Words are read from the recording also where rows bring a stem of the speech alone: a recogniser
+    hears more in what was recorded than in what a separator left of it (--from speech).
     Overlapping speech gives overlapping utterances: people who talk at once are read apart, where
     a talker engine runs here.
     """
