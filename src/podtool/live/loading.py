@@ -94,10 +94,9 @@ def made_by(
     """
     names = {"vad": "silero", "segmentation": "pyannote", "embedding": "campplus"}
     names["transcription"] = engine
-    if loaded.separator is not None:
-        names["talkers"] = "podtool"
     infos = {stage: _info(stage, name, context) for stage, name in names.items()}
     models = ["podtool-background"] if loaded.denoiser is not None else []
+    models += ["podtool-talkers-streaming"] if loaded.separator is not None else []
     told = {"live": asdict(params)} | {k: asdict(v) for k, v in (settings or {}).items()}
     inputs = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
     if recording is not None:
