@@ -549,3 +549,10 @@ def test_losses_are_found_by_the_flag_and_by_the_clock() -> None:
     untold[700:] += 0.7
     assert sum(run_lag(list(told), 0.03, frozenset({700}))) == pytest.approx(0.5, abs=0.05)
     assert sum(run_lag(list(untold), 0.03)) == pytest.approx(0.7, abs=0.05)
+
+
+def test_a_file_that_is_closed_before_it_begins(tmp_path: Path) -> None:
+    write_audio(tmp_path / "x.wav", Audio(noise(), RATE))
+    source = Simulated(tmp_path / "x.wav")
+    source.close()
+    assert list(source.blocks()) == []

@@ -84,7 +84,7 @@ class Simulated:
         began = time.monotonic()
         done = 0
         try:
-            for samples in self._pieces():
+            for samples in () if self._closed.is_set() else self._pieces():
                 done += samples.shape[1]
                 if self.live:
                     due = began + done / self.sample_rate / self._speed
