@@ -39,6 +39,7 @@ RATE = 16000
 TICKS = 5  # of a hop
 TICK = HOP_FRAMES * FRAME_STEP // TICKS  # samples, .10125 s
 _FADE = RATE // 100
+_YOUNG = RATE  # samples of speech after which a chain is what it is
 _HEARD = 0.35  # probability of speech that makes looking worth while
 
 
@@ -291,12 +292,24 @@ class Pipeline:
             if chain not in self._voices:
                 self._voices[chain] = Voice(chain, self._voice_params)
             voice = self._voices[chain]
+            self._inherit(voice, region)
             apart = len(region.chains) > 1
             fade = self._fade(chain, start, apart, voice)
             voice.speak(start, samples, lead if quiet else lead[:0], fade, apart)
         if region.chains:
             self._silent_since = stop
         self._now = region.chains
+
+    def _inherit(self, voice: Voice, region: Region) -> None:
+        """Go on with what another chain began a moment ago: at first, windows are not agreed."""
+        if voice.saying is not None or len(region.chains) != 1 or len(self._now) != 1:
+            return
+        other = self._voices.get(self._now[0])
+        if other is None or other.saying is None or other.saying.apart:
+            return
+        if other.saying.speech < _YOUNG:
+            voice.saying, other.saying = other.saying, None
+            voice.saying.chain, voice.parted = voice.chain, False
 
     def _apart(
         self, start: int, stop: int, chains: tuple[int, ...], mixture: Samples
