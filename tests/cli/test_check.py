@@ -225,3 +225,31 @@ def test_a_run_directory(run: Run, tmp_path: Path, good: list[Row]) -> None:
     assert "left over" in run("check", folder).stdout.replace("\n", "")
     (folder / "diarize" / "done.json").write_text("{}")
     assert run("check", folder).exit_code == 3
+
+
+def test_rows_of_a_live_session_are_looked_at_as_they_settle(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Somebody not known yet, speakers told of twice, a correction: all of it is in order."""
+    rows = [
+        {"kind": "provenance", "v": 1, "stage": "live", "podtool": "0"},
+        {"kind": "speaker", "v": 1, "id": "S1", "recording": "live", "speech_s": 1.0},
+        {"kind": "utterance", "v": 1, "id": "u1", "recording": "live", "start": 0.0, "end": 1.0,
+         "text": "Well.", "speaker": "S?"},
+        {"kind": "utterance", "v": 1, "id": "u2", "recording": "live", "start": 2.0, "end": 3.0,
+         "text": "Yes.", "speaker": "S?"},
+        {"kind": "correction", "v": 1, "recording": "live", "from": "S?", "to": "S1", "since": 0.0,
+         "until": 0.5},
+        {"kind": "speaker", "v": 1, "id": "S1", "recording": "live", "speech_s": 2.0},
+    ]  # fmt: skip
+    path = tmp_path / "live.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run("check", path).exit_code == 0
+    text = run("export", path, "-f", "txt").stdout
+    assert text.split("\n\n") == ["S1: Well.", "S?: Yes.\n"]
+    broken = [{**row, "id": "u1"} if row["kind"] == "utterance" else row for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in broken))
+    done = run("check", path)
+    assert done.exit_code == 10 and "'u1' is there already in line 3" in done.stderr
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:4] + rows[5:]))
+    assert run("check", path).exit_code == 10  # not of live: told twice is once too often

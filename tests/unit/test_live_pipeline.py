@@ -40,7 +40,8 @@ def loud(samples: Floats, step: int, size: int = 480) -> Floats:
     padded = np.pad(samples, (0, max(0, size - len(samples))))
     views = np.lib.stride_tricks.sliding_window_view(padded, size)[::step]
     both = np.ascontiguousarray(views[:, :480]) @ _SPAN
-    return np.hypot(both[:, : len(TONES)], both[:, len(TONES) :])
+    found: Floats = np.hypot(both[:, : len(TONES)], both[:, len(TONES) :])
+    return found
 
 
 class Segmenter:
@@ -82,14 +83,15 @@ class Embedder:
         self._voices = rng.standard_normal((len(TONES), 192)).astype(np.float32)
 
     def features(self, samples: Floats) -> Floats:
-        return np.pad(loud(samples, 160), ((0, 0), (0, 80 - len(TONES))))
+        found: Floats = np.pad(loud(samples, 160), ((0, 0), (0, 80 - len(TONES))))
+        return found
 
     def embed_features(self, features: Floats) -> Floats:
         mean = features.mean(0)[: len(TONES)]
         rng = np.random.default_rng(int(1e6 * float(mean.sum())) % 2**31)
         vector = mean / max(float(mean.sum()), 1e-6) @ self._voices
         vector = vector + self._noise * rng.standard_normal(192)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
+        return np.asarray(vector / np.linalg.norm(vector), np.float32)
 
 
 class Reader:
@@ -267,7 +269,7 @@ def test_ids_and_the_order_of_rows(whole: list[Row]) -> None:
         if isinstance(row, Partial):
             assert row.id not in over
             open_.add(row.id)
-            assert 0 <= row.stable <= len(row.text.split())
+            assert 0 <= (row.stable or 0) <= len(row.text.split())
             if not row.text:
                 over.add(row.id)
         elif isinstance(row, Utterance):
