@@ -286,7 +286,7 @@ class Apart:
     """A separator that knows the truth, in an order of its own."""
 
     def __init__(self, stems: Floats, begin: int, order: tuple[int, ...]) -> None:
-        self.count = 2
+        self.count = len(order)
         self._stems, self._at, self._order = stems, begin, order
 
     def push(self, block: Floats) -> Floats:
