@@ -99,6 +99,7 @@ class Tracker:
         self._model = SpeakerModel(params.noise_s, params.session)
         self._enrolled = {n: unit(np.asarray(v, np.float32)) for n, v in (enrolled or {}).items()}
         self._units: list[Unit] = []  # of the last minutes, in order of time
+        self.oldest = 0  # frame before which nothing is remembered that could tell who it was
 
     # ------------------------------------------------------------------ asking
 
@@ -159,8 +160,8 @@ class Tracker:
         """A unit that was embedded: it gets a person, or waits for one."""
         self._units.append(heard)
         self._units.sort(key=lambda u: (u.start, u.chain))
-        oldest = self._units[-1].stop - round(self.params.look_back_s / FRAME_S)
-        self._units = [u for u in self._units if u.stop > oldest]
+        self.oldest = max(0, self._units[-1].stop - round(self.params.look_back_s / FRAME_S))
+        self._units = [u for u in self._units if u.stop > self.oldest]
         self._label(heard)
         if heard.clean and heard.person is None:
             self._found(heard)

@@ -16,6 +16,7 @@ PAD_S = 0.1  # turns reach this far into silence
 SHORTEST_S = 0.2
 _PIECE = 30  # frames of a region that are given to one person together
 _PATIENCE_S = 60.0  # for a voice to become somebody's
+_FORGOTTEN = round(10 / FRAME_S)  # frames near the oldest that is remembered
 _KEPT = 400  # rows that may be corrected
 _OFFSET_S = HALF_FRAME / 16000
 Piece = tuple[int, int, int, bool]  # chain, first frame, end, whether alone
@@ -101,6 +102,8 @@ class Labels:
         return Correction(self.recording, source, target, round(since, 6), round(until + 1e-3, 6))
 
     def _now(self, row: _Written) -> str:
+        if self.tracker.oldest and row.pieces[0][1] < self.tracker.oldest + _FORGOTTEN:
+            return row.label  # what would tell is forgotten, in part at least
         shares: dict[str, int] = {}
         for chain, start, stop, alone in row.pieces:
             who = self.tracker.who(chain, start, stop, alone)
