@@ -16,6 +16,7 @@ PAD_S = 0.1  # turns reach this far into silence
 SHORTEST_S = 0.2
 _PIECE = 30  # frames of a region that are given to one person together
 _PATIENCE_S = 60.0  # for a voice to become somebody's
+_REMEMBERED = 50  # turns of a person that later ones are kept apart from
 _FORGOTTEN = round(10 / FRAME_S)  # frames near the oldest that is remembered
 _KEPT = 400  # rows that may be corrected
 _OFFSET_S = HALF_FRAME / 16000
@@ -132,6 +133,7 @@ class Turns:
         self._open: dict[int, _Open] = {}
         self._last: list[tuple[float, float, int]] = []  # spans of everybody lately
         self._nobodys: list[Piece] = []  # what chains said whose person is not known yet
+        self._written: dict[int, deque[tuple[float, float]]] = {}  # spans of rows by person
         self._count = 0
         self._now = 0.0  # end of the last region
 
@@ -227,9 +229,16 @@ class Turns:
         start = max(0.0, turn.start - min(PAD_S, max(0.0, turn.start - before) / 2))
         end = turn.end + min(PAD_S, max(0.0, after - turn.end) / 2)
         end = min(end, max(turn.end, self._now))  # not beyond the recording
+        number = self._labels.tracker.person(who).number
+        written = self._written.setdefault(number, deque(maxlen=_REMEMBERED))
+        for a, b in written:  # nobody overlaps themselves
+            if start < b and end > a:
+                start, end = (max(start, b), end) if start >= a else (start, min(end, a))
+        if end - start < SHORTEST_S / 2:
+            return []
+        written.append((start, end))
         self._count += 1
         label = self._labels.of(who)
-        number = self._labels.tracker.person(who).number
         self.seconds[number] = self.seconds.get(number, 0.0) + end - start
         start, end = round(start, 6), round(end, 6)
         self._labels.wrote(start, label, tuple(turn.pieces))
