@@ -10,6 +10,7 @@ from podtool.artifacts import Correction, Row, Speaker, Turn
 from podtool.corrections import UNKNOWN
 from podtool.live.scene import HALF_FRAME, Region
 from podtool.live.tracker import FRAME_S, Tracker
+from podtool.segments import Span, subtract
 
 FILL_GAP_S = 1.0  # pauses up to this long inside a turn count as speech, as in diarization
 PAD_S = 0.1  # turns reach this far into silence
@@ -133,7 +134,7 @@ class Turns:
         self._open: dict[int, _Open] = {}
         self._last: list[tuple[float, float, int]] = []  # spans of everybody lately
         self._nobodys: list[Piece] = []  # what chains said whose person is not known yet
-        self._written: dict[int, deque[tuple[float, float]]] = {}  # spans of rows by person
+        self._written: dict[int, deque[Span]] = {}  # spans of rows by person
         self._count = 0
         self._now = 0.0  # end of the last region
 
@@ -231,18 +232,18 @@ class Turns:
         end = min(end, max(turn.end, self._now))  # not beyond the recording
         number = self._labels.tracker.person(who).number
         written = self._written.setdefault(number, deque(maxlen=_REMEMBERED))
-        for a, b in written:  # nobody overlaps themselves
-            if start < b and end > a:
-                start, end = (max(start, b), end) if start >= a else (start, min(end, a))
-        if end - start < SHORTEST_S / 2:
-            return []
-        written.append((start, end))
-        self._count += 1
         label = self._labels.of(who)
-        self.seconds[number] = self.seconds.get(number, 0.0) + end - start
-        start, end = round(start, 6), round(end, 6)
-        self._labels.wrote(start, label, tuple(turn.pieces))
-        return [Turn(f"t{self._count:04d}", self._labels.recording, start, end, label)]
+        rows: list[Row] = []
+        for a, b in subtract([Span(start, end)], written):  # nobody overlaps themselves
+            if b - a < SHORTEST_S:
+                continue
+            self._count += 1
+            self.seconds[number] = self.seconds.get(number, 0.0) + b - a
+            a, b = round(a, 6), round(b, 6)
+            self._labels.wrote(a, label, tuple(turn.pieces))
+            rows.append(Turn(f"t{self._count:04d}", self._labels.recording, a, b, label))
+        written.append(Span(start, end))
+        return rows
 
 
 def _seconds(piece: Piece) -> tuple[float, float]:
