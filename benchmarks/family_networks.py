@@ -31,15 +31,12 @@ Found = tuple[Tensor, Tensor | None]  # voices, and embeddings (batch, frames, b
 
 
 class Family(nn.Module):
-    """`latency`: samples until what was heard is given. `extra`: samples whose frames are worked on
-    beyond those that it gets. `grid`: frames and bands of its embeddings."""
+    """A mixture to what was `Found`. `latency`: samples until what was heard is given. `extra`:
+    samples whose frames are worked on beyond those that it gets. `grid`: of its embeddings."""
 
     latency: int
     extra: int
     grid: NetworkParams | None = None
-
-    def forward(self, mixture: Tensor) -> Found:
-        raise NotImplementedError
 
 
 # ---------------------------------------------------------------- spectral

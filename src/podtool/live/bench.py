@@ -68,7 +68,7 @@ def _pushes(path: Path, channel: str, make: Make) -> tuple[list[Row], list[Line]
     shares: dict[str, list[float]] = {p: [] for p in PARTS}
     began = time.perf_counter()
     for at in range(0, audio.shape[1], PUSH):
-        before = [dict(p.clock.parts) for p in pipelines]
+        before = [dict(p.clock.seconds) for p in pipelines]
         start = time.perf_counter()
         for pipeline, own in zip(pipelines, audio[:, at : at + PUSH], strict=True):
             pipeline.push(own)
@@ -77,7 +77,7 @@ def _pushes(path: Path, channel: str, make: Make) -> tuple[list[Row], list[Line]
         walls["nobody" if not talking else "one" if talking == 1 else "several"].append(wall)
         for part in PARTS:
             spent = [
-                p.clock.parts.get(part, 0.0) - b.get(part, 0.0)
+                p.clock.seconds.get(part, 0.0) - b.get(part, 0.0)
                 for p, b in zip(pipelines, before, strict=True)
             ]
             shares[part].append(sum(spent))

@@ -9,10 +9,8 @@ costs much more than another, and the rows depend on nothing but the audio.
 
 from __future__ import annotations
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -25,13 +23,15 @@ from podtool.engines.diarization_cluster import unit
 from podtool.engines.embedding_campplus import CamPlusPlus
 from podtool.engines.segmentation_pyannote import FRAME_STEP, PyannoteSegmentation
 from podtool.engines.vad_silero import CHUNK, SileroVad
-from podtool.live.parting import Parting, Stream
+from podtool.live.parting import Parting
 from podtool.live.readers import Reader, agreed
 from podtool.live.scene import HALF_FRAME, HOP_FRAMES, Region, Ring, Scene, SceneParams
 from podtool.live.status import Shed, Talker
 from podtool.live.tracker import FRAME_S, TrackerParams, plain
 from podtool.live.turns import Labels, Turns
 from podtool.live.voice import Saying, Voice, VoiceParams
+from podtool.progress import Timings
+from podtool.stages.steady import Stream
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -86,21 +86,6 @@ class Spoken:
     samples: Samples
 
 
-class Clock:
-    """Where the time goes, in seconds by part of the path."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, float] = {}
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.parts[name] = self.parts.get(name, 0.0) + time.perf_counter() - began
-
-
 class Pipeline:
     """One microphone. `push` any number of samples; `flush` at the end, or before a gap."""
 
@@ -119,7 +104,7 @@ class Pipeline:
         self.params = params or LiveParams()
         self.recording = recording
         self.shed = Shed.NOTHING
-        self.clock = Clock()
+        self.clock = Timings()
         self.spoken: list[Spoken] = []  # since it was last taken; filled where `keep_spoken`
         self.keep_spoken = False
         self._engines, self._voice_params = engines, voice or VoiceParams()
