@@ -19,7 +19,6 @@ from podtool.corrections import corrected, settled
 from podtool.engines.segmentation_pyannote import CLASSES, FRAME_SIZE, FRAME_STEP
 from podtool.engines.vad_silero import CHUNK
 from podtool.live.intake import Intake
-from podtool.live.parting import Stream
 from podtool.live.pipeline import LiveEngines, LiveParams, Pipeline
 from podtool.live.readers import EngineReader, agreed
 from podtool.live.scene import SceneParams
@@ -27,6 +26,7 @@ from podtool.live.solo import solo
 from podtool.live.status import Block, Shed
 from podtool.live.voice import VoiceParams
 from podtool.rowio import encode, of_kind
+from podtool.stages.steady import Stream
 
 RATE = 16000
 Floats = NDArray[np.float32]
