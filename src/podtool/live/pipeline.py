@@ -1,8 +1,8 @@
 """Audio in, rows out: the whole path of live, as a function of the samples alone.
 
 Everything happens on a grid of ticks of a tenth of a second of audio, however the audio is cut
-into pushes: each tick is listened to for speech, denoised if asked for; every fifth looks at who talks and
-hands everybody the audio that is theirs; the others do one piece of dearer work each, a last word,
+into pushes: each tick is listened to for speech (denoised if asked for); every fifth looks at who
+talks and hands everybody their audio; the others do one piece of dearer work each, a last word,
 a guess at what is being said, or an embedding of a voice, whichever matters most. So pushes
 cost about alike, but for last words, and the rows depend on nothing but the audio.
 """
