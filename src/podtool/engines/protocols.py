@@ -6,7 +6,7 @@ sees one window of audio at its own rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
@@ -37,6 +37,8 @@ class EngineInfo:
     install: str = ""  # the line that makes it importable
     deterministic: bool = True
     languages: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # names that `load` understands in EngineContext.options
+    stretch_s: float = 16.0  # how long the speech should be that a recogniser reads at once
 
 
 class ModelFolders(Protocol):
@@ -113,6 +115,34 @@ class TranscriptionEngine(Engine, Protocol):
         ...
 
 
+class SamplingEngine(TranscriptionEngine, Protocol):
+    """A recogniser that can be asked again where its likeliest text is bad."""
+
+    def transcribe_at(
+        self, audio: Audio, language: str | None, temperature: float, seed: int
+    ) -> list[Utterance]:
+        """As `transcribe`, with tokens drawn at a temperature in (0, 1]; one seed, one result."""
+        ...
+
+
+class BatchEngine(TranscriptionEngine, Protocol):
+    """A recogniser that reads several stretches faster together than one by one."""
+
+    def transcribe_many(
+        self, audios: Sequence[Audio], language: str | None
+    ) -> list[list[Utterance]]:
+        """What `transcribe` gives for each of them, times relative to each one's start."""
+        ...
+
+
+class LanguageEngine(TranscriptionEngine, Protocol):
+    """A recogniser that tells which language is spoken."""
+
+    def languages_heard(self, audio: Audio) -> dict[str, float]:
+        """Mono speech, at most `window_s` of it -> the probability of each language code."""
+        ...
+
+
 class AlignmentEngine(Engine, Protocol):
     def align(self, audio: Audio, words: list[str]) -> list[Word]:
         """One stretch of mono speech and its words -> the words with times relative to it."""
@@ -128,11 +158,14 @@ class SpeakingEngine(Engine, Protocol):
 __all__ = [
     "AlignmentEngine",
     "AudioSource",
+    "BatchEngine",
     "EmbeddingEngine",
     "Engine",
     "EngineContext",
     "EngineInfo",
+    "LanguageEngine",
     "ModelFolders",
+    "SamplingEngine",
     "SegmentationEngine",
     "SeparationEngine",
     "SpeakingEngine",
