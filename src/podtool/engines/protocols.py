@@ -7,9 +7,9 @@ sees one window of audio at its own rate.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,55 @@ class EngineInfo:
     languages: tuple[str, ...] = ()
     options: tuple[str, ...] = ()  # names that `load` understands in EngineContext.options
     stretch_s: float = 16.0  # how long the speech should be that a recogniser reads at once
+    requires: tuple[str, ...] = ()  # what pip installs into an environment of the engine's own
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParams:
+    """How engines are kept from harming a run; nothing of it changes what they answer."""
+
+    isolate: Literal["auto", "always", "never"] = field(
+        default="auto",
+        metadata={
+            "help": "Engines in processes of their own; auto: all but the embedded ones. MLX, GPL "
+            "and what has an environment of its own always are."
+        },
+    )
+    timeout_s: float = field(
+        default=300.0, metadata={"help": "Longest time for one chunk in a worker, in seconds."}
+    )
+    load_timeout_s: float = field(
+        default=900.0, metadata={"help": "Longest time for loading a worker, in seconds."}
+    )
+    heartbeat_s: float = field(
+        default=60.0,
+        metadata={"help": "How often stderr says that a worker is still busy, in seconds."},
+    )
+    max_memory_gb: float | None = field(
+        default=None,
+        metadata={"help": "Memory that one engine may take, in GB; engines then have workers."},
+    )
+    fallback: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Engines that step in for one that fails; auto: the next that run here."},
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "load_timeout_s", "heartbeat_s"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0")
+        if self.max_memory_gb is not None and not self.max_memory_gb > 0:
+            raise ValueError("max_memory_gb must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that went wrong with an engine and did not end the run."""
+
+    stage: str
+    engine: str
+    reason: str
+    instead: str  # the engine that stepped in; the same one where it was started again
 
 
 class ModelFolders(Protocol):
@@ -55,6 +104,8 @@ class EngineContext:
     device: str = "cpu"
     threads: int = 0  # 0: as many as there are cores
     options: dict[str, str] | None = None
+    worker: WorkerParams = WorkerParams()
+    incidents: list[Incident] = field(default_factory=list, compare=False)
 
     def model(self, model_id: str) -> Path:
         """The folder of a set of weights. Raises ModelError where it is missing."""
@@ -172,4 +223,5 @@ __all__ = [
     "TalkerEngine",
     "TranscriptionEngine",
     "VadEngine",
+    "WorkerParams",
 ]
