@@ -11,7 +11,7 @@ import pytest
 
 from podtool.audio import Audio
 from podtool.engines.protocols import EngineContext
-from podtool.engines.transcription_mlx_whisper import MlxWhisper, find_model
+from podtool.engines.transcription_mlx_whisper import MlxWhisper
 from podtool.errors import ConfigError, EngineUnavailableError, ModelError
 
 STATE, TEXT = 32, " Good morning everyone."
@@ -116,12 +116,16 @@ def test_silence_says_nothing_and_unknown_languages_are_refused(folder: Path) ->
 
 
 def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError) as caught:
-        find_model("mlx-community/no-such-model")
-    assert caught.value.hint == "hf download mlx-community/no-such-model"
-    with pytest.raises(ModelError, match="config.json"):
-        find_model(str(tmp_path))
-    assert MlxWhisper.missing(EngineContext(NoStore(), options={"model": "./nowhere"})) is not None
+    def missing(name: str) -> ModelError:
+        found = MlxWhisper.missing(EngineContext(NoStore(), options={"model": name}))
+        assert found is not None
+        return found
+
+    hint = missing("mlx-community/no-such-model").hint
+    assert hint == "hf download mlx-community/no-such-model"
+    assert "config.json" in missing(str(tmp_path)).message
+    assert "./nowhere" in missing("./nowhere").message
+    assert missing("whisper-large-v3-turbo-mlx").message == "whisper-large-v3-turbo-mlx"
 
 
 def test_options_are_checked() -> None:

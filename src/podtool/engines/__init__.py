@@ -37,6 +37,10 @@ BUILTIN: dict[str, dict[str, str]] = {
     "talkers": {"podtool": "podtool.engines.separation_podtool:PodtoolTalkers"},
     "transcription": {
         "mlx-whisper": "podtool.engines.transcription_mlx_whisper:MlxWhisper",
+        "parakeet-mlx": "podtool.engines.transcription_parakeet_mlx:ParakeetMlx",
+        "faster-whisper": "podtool.engines.transcription_faster_whisper:FasterWhisper",
+        "parakeet": "podtool.engines.transcription_parakeet:Parakeet",
+        "moonshine-voice": "podtool.engines.transcription_moonshine_voice:MoonshineVoice",
         "moonshine": "podtool.engines.transcription_moonshine:Moonshine",
         "pocketsphinx": "podtool.engines.transcription_pocketsphinx:PocketSphinx",
     },

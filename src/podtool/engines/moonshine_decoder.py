@@ -25,7 +25,6 @@ from podtool.engines.onnx_session import open_session
 from podtool.errors import ModelError
 
 START, END = 1, 2
-_HEADS, _HEAD_DIM = 8, 36
 _SPACE = "\u2581"
 TOKENS_PER_SECOND = 6.5  # more than anybody says; the bound of the reference implementation
 
@@ -56,9 +55,12 @@ class MoonshineModel:
     def __init__(self, folder: Path, threads: int) -> None:
         self._encoder = open_session(folder / "encoder_model.ort", threads)
         self._decoder = open_session(folder / "decoder_model_merged.ort", threads)
-        self.past = [
-            i.name for i in self._decoder.get_inputs() if i.name.startswith("past_key_values")
-        ]
+        # Heads and their width differ between tiny and base; the file says which.
+        self.past: dict[str, tuple[int, int]] = {
+            i.name: (i.shape[1], i.shape[3])
+            for i in self._decoder.get_inputs()
+            if i.name.startswith("past_key_values")
+        }
         self._outputs = [o.name for o in self._decoder.get_outputs()]
         self.pieces = read_tokenizer(folder / "tokenizer.bin")
         self.silent = np.array(
@@ -69,7 +71,7 @@ class MoonshineModel:
         )
 
     def encode(self, views: NDArray[np.float32]) -> NDArray[np.float32]:
-        """16 kHz samples (views, n) -> (views, about n / 384, 288)."""
+        """16 kHz samples (views, n) -> (views, about n / 384, width)."""
         feed = {"input_values": views, "attention_mask": np.ones(views.shape, np.int64)}
         states: NDArray[np.float32] = self._encoder.run(None, feed)[0]
         return states
@@ -143,9 +145,9 @@ class _Decoding:
         self._model, self._states, self._samples = model, states, samples
         self._views = states.shape[0]
         self._past: dict[str, NDArray[np.float32]] = {}
-        for name in model.past:
+        for name, (heads, width) in model.past.items():
             frames = 0 if ".decoder." in name else states.shape[1]
-            self._past[name] = np.zeros((self._views, _HEADS, frames, _HEAD_DIM), np.float32)
+            self._past[name] = np.zeros((self._views, heads, frames, width), np.float32)
         self._feed: dict[str, NDArray[Any]] = {}
 
     def start(self, tokens: Sequence[int]) -> Scores:

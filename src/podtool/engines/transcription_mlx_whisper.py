@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from podtool.artifacts import Utterance, Word
+from podtool.artifacts import Utterance
 from podtool.audio import Audio
+from podtool.engines.local_models import model_folder, whole_number
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.errors import ConfigError, EngineFailure, EngineUnavailableError, ModelError
+from podtool.engines.readings import in_order, numbered, utterance
+from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
 
 DEFAULT_MODEL = "whisper-large-v3-turbo-mlx"  # id in models.toml
+NEEDED = ("config.json",)
 
 
 class MlxWhisper:
@@ -34,24 +38,25 @@ class MlxWhisper:
         runtimes=("mlx",),
         packages=("mlx_whisper",),
         install="pip install 'podtool[mlx]'",
+        options=("model", "prompt", "tokens"),
+        stretch_s=29.5,
     )
 
-    def __init__(self, folder: Path, tokens: int | None = None) -> None:
+    def __init__(self, folder: Path, tokens: int | None = None, prompt: str | None = None) -> None:
         self._folder = folder
-        self._tokens = tokens
+        self._common: dict[str, Any] = {"sample_len": tokens} if tokens else {}
+        if prompt:
+            self._common["initial_prompt"] = prompt
         self._half = True
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
-        """Options: `model` (folder or hub repository), `tokens` (at most, per 30 s).
+        """Options: `model` (folder or hub repository), `prompt`, `tokens` (at most, per 30 s).
 
         Raises ModelError where the model is not on this machine, EngineUnavailableError where MLX
         does not run, ConfigError for an option that is not valid.
         """
-        options = context.options or {}
-        tokens = options.get("tokens")
-        if tokens is not None and (not tokens.isdigit() or int(tokens) < 1):
-            raise ConfigError(f"tokens must be a whole number from 1, not {tokens!r}")
+        tokens = whole_number(context, "tokens")
         folder = _folder_of(context)
         try:
             import mlx.core  # noqa: F401 - libmlx.so is missing where `mlx` came without [cpu]
@@ -60,7 +65,7 @@ class MlxWhisper:
             raise EngineUnavailableError(
                 f"mlx-whisper does not run here: {error}", cls.info.install
             ) from None
-        engine = cls(folder, int(tokens) if tokens else None)
+        engine = cls(folder, tokens, (context.options or {}).get("prompt"))
         engine._open()
         return engine
 
@@ -96,6 +101,34 @@ class MlxWhisper:
         `language` None lets Whisper tell. Raises EngineUnavailableError for a language that Whisper
         does not know, EngineFailure where MLX fails.
         """
+        return self._run(audio, language, 0.0)
+
+    def transcribe_at(
+        self, audio: Audio, language: str | None, temperature: float, seed: int
+    ) -> list[Utterance]:
+        """As `transcribe`, sampled: one draw."""
+        import mlx.core as mx
+
+        mx.random.seed(seed)
+        return self._run(audio, language, temperature)
+
+    def languages_heard(self, audio: Audio) -> dict[str, float]:
+        """Mono audio at 16 kHz, 30 s of it -> probability of each language that Whisper knows."""
+        import mlx.core as mx
+        from mlx_whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+        from mlx_whisper.transcribe import ModelHolder
+
+        precision = mx.float16 if self._half else mx.float32
+        model = ModelHolder.get_model(str(self._folder), precision)
+        if not model.is_multilingual:
+            return {"en": 1.0}
+        mel = log_mel_spectrogram(
+            mx.array(_mono(audio)), n_mels=model.dims.n_mels, padding=N_SAMPLES
+        )
+        _, found = model.detect_language(pad_or_trim(mel, N_FRAMES, axis=-2).astype(precision))
+        return {code: float(p) for code, p in found.items()}
+
+    def _run(self, audio: Audio, language: str | None, temperature: float) -> list[Utterance]:
         import mlx_whisper
         from mlx_whisper.tokenizer import LANGUAGES
 
@@ -104,89 +137,46 @@ class MlxWhisper:
             raise EngineUnavailableError(
                 f"Whisper does not know the language {language}", "Give a BCP 47 tag such as de."
             )
-        samples = np.ascontiguousarray(audio.samples.mean(axis=0, dtype=np.float32))
+        samples = _mono(audio)
         if float(np.abs(samples).max(initial=0.0)) < 1e-4:
             return []
-        options: dict[str, Any] = {"sample_len": self._tokens} if self._tokens else {}
         try:
             result = mlx_whisper.transcribe(
                 samples,
                 path_or_hf_repo=str(self._folder),
                 language=code,
-                temperature=0.0,  # a fallback to sampling would make results differ between runs
+                temperature=temperature,  # one: the stage decides whether to ask again
                 condition_on_previous_text=False,
                 word_timestamps=True,
                 verbose=None,
                 fp16=self._half,
-                **options,
+                **self._common,
             )
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise EngineFailure(
                 f"mlx-whisper failed on {audio.duration:.1f} s of audio: {error}"
             ) from error
         found = str(result.get("language") or code or "")
-        utterances = [_utterance(s, found, audio.duration) for s in result["segments"]]
-        kept = [u for u in utterances if u.text]
-        return [
-            Utterance(f"u{n:04d}", u.recording, u.start, u.end, u.text, None, None, u.language,
-                      u.score, None, u.words)
-            for n, u in enumerate(kept, start=1)
-        ]  # fmt: skip
+        return numbered(
+            row
+            for segment in result["segments"]
+            for row in utterance(
+                in_order(
+                    (
+                        (str(w["word"]), float(w["start"]), float(w["end"]), w["probability"])
+                        for w in segment.get("words", ())
+                    ),
+                    audio.duration,
+                ),
+                found,
+            )
+        )
 
 
 def _folder_of(context: EngineContext) -> Path:
     """The model of the option `model`, else the one in the store. Raises ModelError."""
-    chosen = (context.options or {}).get("model", DEFAULT_MODEL)
-    return context.model(chosen) if chosen == DEFAULT_MODEL else find_model(chosen)
+    return model_folder(context, DEFAULT_MODEL, NEEDED, "a Whisper model for MLX")
 
 
-def find_model(name: str) -> Path:
-    """The folder of a model: a path, or a hub repository in the local cache.
-
-    Raises ModelError with the line that fetches it.
-    """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"{folder} holds no config.json",
-                "Convert a Whisper model for MLX, or take one from mlx-community.",
-            )
-        return folder
-    if name.count("/") != 1 or name.startswith((".", "/", "~")):
-        raise ModelError(f"there is no model folder {name}")
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
-    except ImportError:
-        raise ModelError(f"{name} is not on this machine", "pip install huggingface_hub") from None
-    try:
-        return Path(snapshot_download(repo_id=name, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError):
-        raise ModelError(
-            f"the Whisper model {name} is not on this machine", f"hf download {name}"
-        ) from None
-
-
-def _utterance(segment: dict[str, Any], language: str, duration: float) -> Utterance:
-    words = []
-    at = 0.0
-    for word in segment.get("words", ()):
-        text = str(word["word"]).strip()
-        if text:
-            start = min(max(float(word["start"]), at), duration)
-            end = min(max(float(word["end"]), start), duration)
-            score = min(1.0, max(0.0, float(word["probability"])))
-            words.append(Word(text, start, end, round(score, 4)))
-            at = end
-    scores = [w.score or 0.0 for w in words]
-    return Utterance(
-        id="",
-        recording="",
-        start=words[0].start if words else 0.0,
-        end=words[-1].end if words else 0.0,
-        text=" ".join(w.text for w in words),
-        language=language or None,
-        score=round(sum(scores) / len(scores), 4) if scores else None,
-        words=tuple(words),
-    )
+def _mono(audio: Audio) -> NDArray[np.float32]:
+    return np.ascontiguousarray(audio.samples.mean(axis=0, dtype=np.float32))

@@ -1,4 +1,7 @@
-"""Moonshine tiny-en: the embedded recogniser, English, a whole stretch of speech at a time."""
+"""Moonshine tiny-en: the embedded recogniser, English, a whole stretch of speech at a time.
+
+Moonshine base has the same networks, wider: option `model` names its folder.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Utterance, Word
 from podtool.audio import Audio
+from podtool.engines.local_models import model_folder, whole_number
 from podtool.engines.moonshine_decoder import MoonshineModel
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.errors import EngineUnavailableError
@@ -36,6 +40,7 @@ class Moonshine:
         packages=("onnxruntime",),
         install="pip install onnxruntime",
         languages=("en",),
+        options=("model", "beam"),
     )
 
     def __init__(self, model: MoonshineModel, beam: int = BEAM) -> None:
@@ -44,10 +49,13 @@ class Moonshine:
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
-        """Raises ModelError where the weights are missing."""
-        options = context.options or {}
-        model = MoonshineModel(context.model("moonshine-tiny-en"), context.threads)
-        return cls(model, int(options.get("beam", BEAM)))
+        """Options: `model` (a folder of tiny-en or base-en), `beam` (hypotheses kept).
+
+        Raises ModelError where the weights are missing.
+        """
+        needed = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
+        folder = model_folder(context, "moonshine-tiny-en", needed, "a Moonshine model")
+        return cls(MoonshineModel(folder, context.threads), whole_number(context, "beam") or BEAM)
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """One stretch of mono speech at 16 kHz, at most about 30 s -> at most one utterance.
