@@ -73,9 +73,11 @@ state = State()
 
 def configure(verbose: int, quiet: bool, debug: bool, json_errors: bool, progress: str) -> None:
     """Set logging and the state from the global options."""
+    from podtool.progress import NOTICE
+
     state.debug, state.quiet, state.json_errors = debug, quiet, json_errors
     state.progress = "off" if quiet else progress
-    level = logging.ERROR if quiet else logging.WARNING
+    level = logging.ERROR if quiet else NOTICE
     if verbose:
         level = logging.INFO if verbose == 1 else logging.DEBUG
     handler = logging.StreamHandler(sys.stderr)

@@ -18,6 +18,8 @@ class Progress:
     unit: str = "s"
 
 
+NOTICE = 25  # level of log lines that a person sees unless --quiet: not a warning, but news
+
 OnProgress = Callable[[Progress], None]
 
 

@@ -1,7 +1,9 @@
 """The registry: which engines there are, which of them run here, and loading one by name.
 
 Built-ins stand in a table of strings, plug-ins come by entry points in the groups
-`podtool.<stage>`; both follow `podtool.engines.protocols`. Nothing is imported until asked for.
+`podtool.<stage>`, programs by tables of TOML (see `command`); all follow
+`podtool.engines.protocols`. Nothing is imported until asked for. What a worker holds and what steps
+in for an engine that fails is decided here too: `load`.
 """
 
 from __future__ import annotations
@@ -12,11 +14,21 @@ import importlib.util
 import logging
 import platform
 import sys
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.errors import EngineFailure, EngineUnavailableError, ModelError, PodtoolError
+from podtool.errors import (
+    ConfigError,
+    EngineFailure,
+    EngineUnavailableError,
+    ModelError,
+    PodtoolError,
+)
+
+if TYPE_CHECKING:
+    from podtool.engines.command import Declaration
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +62,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 }
 
 
+_declared: dict[str, Declaration] = {}  # programs of presets, in force in this process
+
+
 @dataclass(frozen=True, slots=True)
 class Availability:
     """Whether an engine runs here, and if not, why and what would make it."""
@@ -59,7 +74,10 @@ class Availability:
     info: EngineInfo | None
     available: bool
     reason: str = ""
-    hint: str = ""
+    hint: str = ""  # the one command that would make it run
+    installed: bool = False
+    weights: bool | None = None  # None: it has none to pull
+    own_environment: bool = False
 
 
 def engine_names(stage: str) -> list[str]:
@@ -68,7 +86,35 @@ def engine_names(stage: str) -> list[str]:
         raise EngineUnavailableError(
             f"there is no stage {stage!r}", f"Stages: {', '.join(BUILTIN)}"
         )
-    return [*BUILTIN[stage], *(n for n in _plugins(stage) if n not in BUILTIN[stage])]
+    return list(dict.fromkeys([*BUILTIN[stage], *_plugins(stage), *declarations(stage)]))
+
+
+def declare(declarations: Mapping[str, Declaration]) -> None:
+    """Make the programs of a preset known as engines. Raises ConfigError for a name in use."""
+    for name, declaration in declarations.items():
+        _refuse_taken(name, declaration.stage)
+        _declared[name] = declaration
+
+
+def declarations(stage: str) -> dict[str, Declaration]:
+    """The programs that are declared as engines of a stage. Raises ConfigError."""
+    from podtool.home import home
+
+    path = home() / "engines.toml"
+    found = dict(_declared)
+    if path.exists():
+        from podtool.engines.command import read_file
+
+        own = read_file(path)
+        for name, declaration in own.items():
+            _refuse_taken(name, declaration.stage)
+        found = {**own, **_declared}
+    return {n: d for n, d in found.items() if d.stage == stage}
+
+
+def _refuse_taken(name: str, stage: str) -> None:
+    if name in BUILTIN[stage] or name in _plugins(stage):
+        raise ConfigError(f"there is a {stage} engine {name} already", "Name yours otherwise.")
 
 
 def _plugins(stage: str) -> dict[str, importlib.metadata.EntryPoint]:
@@ -77,48 +123,66 @@ def _plugins(stage: str) -> dict[str, importlib.metadata.EntryPoint]:
 
 def engine_class(stage: str, name: str) -> Any:
     """The class of an engine. Raises EngineUnavailableError for an unknown or broken one."""
+    return _found(stage, name)[0]
+
+
+def _found(stage: str, name: str) -> tuple[Any, str]:
+    """The class of an engine, and `module:Class` by which a worker finds it."""
     known = engine_names(stage)
     if name not in known:
         raise EngineUnavailableError(
             f"there is no {stage} engine {name!r}", f"Known: {', '.join(known)}"
         )
+    target = BUILTIN[stage].get(name)
     try:
-        if name in BUILTIN[stage]:
-            module, _, attribute = BUILTIN[stage][name].partition(":")
-            return getattr(importlib.import_module(module), attribute)
-        return _plugins(stage)[name].load()
+        if target is not None:
+            module, _, attribute = target.partition(":")
+            return getattr(importlib.import_module(module), attribute), target
+        plugin = _plugins(stage).get(name)
+        if plugin is not None:
+            return plugin.load(), plugin.value
     except (ImportError, AttributeError) as error:
         raise EngineUnavailableError(
             f"the {stage} engine {name} cannot be loaded: {error}"
         ) from error
+    from podtool.engines.command import class_of
+
+    return class_of(declarations(stage)[name]), "podtool.engines.command:Command"
 
 
 def availability(stage: str, name: str, context: EngineContext) -> Availability:
     """Whether an engine would load here: packages, runtime and weights, nothing imported."""
+    from podtool.engines.environments import python_of
+
     try:
-        info: EngineInfo = engine_class(stage, name).info
+        kind = engine_class(stage, name)
     except EngineUnavailableError as error:
         return Availability(name, stage, None, False, error.message, error.hint or "")
+    info: EngineInfo = kind.info
+    own = python_of(name) is not None
+    faults: list[tuple[str, str]] = []
+    hint = info.install or (f"podtool engines install {name}" if info.requires else "")
     runtimes = machine_runtimes()
-    if not set(info.runtimes) & set(runtimes):
-        return Availability(
-            name, stage, info, False, f"needs {' or '.join(info.runtimes)}", info.install
-        )
-    for package in info.packages:
-        if importlib.util.find_spec(package) is None:
-            return Availability(
-                name, stage, info, False, f"{package} is not installed", info.install
-            )
+    if not set(info.runtimes) & set(runtimes) and not (own and sys.platform == "linux"):
+        faults.append((f"needs {' or '.join(info.runtimes)}", hint))
+    gone = [p for p in info.packages if importlib.util.find_spec(p) is None]
+    if gone and not own:
+        faults.append((f"{gone[0]} is not installed", hint))
+    installed = not faults
     # An engine whose weights an option may name, or nobody ships yet, says itself what is missing.
-    missing = getattr(engine_class(stage, name), "missing", lambda _: None)(context)
+    missing = getattr(kind, "missing", lambda _: None)(context)
+    weights = None if missing is None else False
     if missing is not None:
-        return Availability(name, stage, info, False, missing.message, missing.hint or "")
+        faults.append((missing.message, missing.hint or ""))
     for model in info.models:
         try:
             context.model(model)
+            weights = weights is not False
         except ModelError as error:
-            return Availability(name, stage, info, False, error.message, error.hint or "")
-    return Availability(name, stage, info, True)
+            weights = False
+            faults.append((error.message, error.hint or ""))
+    reason, hint = faults[0] if faults else ("", "")
+    return Availability(name, stage, info, not faults, reason, hint, installed, weights, own)
 
 
 def machine_runtimes() -> tuple[str, ...]:
@@ -146,6 +210,19 @@ def load(stage: str, name: str, context: EngineContext) -> Any:
     """
     if name == "auto":
         name = choose(stage, context)
+    kind, _ = _found(stage, name)
+    if not context.worker.fallback:
+        return _load(stage, name, context)
+    from podtool.engines.fallback import STAGES, Fallback
+
+    if stage not in STAGES:
+        return _load(stage, name, context)
+    names = [name, *_others(stage, name, context)]
+    return Fallback(stage, names, kind.info, kind, context, lambda n: _load(stage, n, context))
+
+
+def _load(stage: str, name: str, context: EngineContext) -> Any:
+    """One engine, in this process or in a worker."""
     status = availability(stage, name, context)
     if not status.available:
         if "weights" in status.reason or "pull" in status.hint:
@@ -153,12 +230,48 @@ def load(stage: str, name: str, context: EngineContext) -> Any:
         raise EngineUnavailableError(
             f"the {stage} engine {name} does not run here: {status.reason}", status.hint or None
         )
+    kind, target = _found(stage, name)
+    declaration = None
+    if target == "podtool.engines.command:Command":
+        from podtool.engines.command import options_of
+
+        declaration = kind.declaration
+        context = replace(context, options=options_of(declaration))
+    if declaration or _isolated(status, context):
+        from podtool.engines.environments import python_of
+        from podtool.engines.worker import Order, Worker
+
+        return Worker(Order(kind.info, kind, target, python_of(name)), context)
     try:
-        return engine_class(stage, name).load(context)
+        return kind.load(context)
     except PodtoolError:
         raise
     except Exception as error:
         raise EngineFailure(f"the {stage} engine {name} failed to load: {error}") from error
+
+
+def _isolated(status: Availability, context: EngineContext) -> bool:
+    """Whether an engine gets a process of its own."""
+    from podtool.engines.worker import must_isolate
+
+    info, wanted = status.info, context.worker.isolate
+    if info is None or status.own_environment or must_isolate(info) or wanted == "always":
+        return True
+    if wanted == "never":
+        return False
+    return info.tier != "embedded" or context.worker.max_memory_gb is not None
+
+
+def _others(stage: str, name: str, context: EngineContext) -> list[str]:
+    """The engines that may step in for one, in order. Raises ConfigError for an unknown name."""
+    wanted = context.worker.fallback
+    for other in wanted:
+        if other != "auto" and not any(other in engine_names(s) for s in BUILTIN):
+            raise ConfigError(f"--fallback names no engine: {other}", "podtool engines lists them")
+    known = [n for n in engine_names(stage) if n != name]
+    if "auto" in wanted:
+        return [n for n in known if availability(stage, n, context).available]
+    return [n for n in wanted if n in known]
 
 
 def choose(stage: str, context: EngineContext) -> str:

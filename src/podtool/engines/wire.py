@@ -52,7 +52,7 @@ class Channel:
         text = json.dumps(pack(message, arrays), ensure_ascii=False, allow_nan=False).encode()
         header = _HEADER.pack(_MAGIC, len(text), sum(a.nbytes for a in arrays))
         parts = [memoryview(header + text)]
-        parts += [memoryview(a.reshape(-1).view(np.uint8)) for a in arrays if a.nbytes]
+        parts += [_bytes_of(a) for a in arrays if a.nbytes]
         while parts:
             try:
                 written = os.writev(self._writer, parts[:_BUFFERS])
@@ -83,7 +83,7 @@ class Channel:
             arrays = [np.empty(shape, kind) for kind, shape in shapes]
             for array in arrays:
                 if array.nbytes:
-                    self._fill(memoryview(array.reshape(-1).view(np.uint8)))
+                    self._fill(_bytes_of(array))
             message = unpack(record, iter(arrays))
         except (Garbage, EOFError):
             raise
@@ -116,6 +116,10 @@ class Channel:
             poll.poll()
         elif not poll.poll(1000 * _TICK_S):
             self._tick()
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
 
 
 def pack(value: Any, arrays: list[NDArray[Any]]) -> Any:
