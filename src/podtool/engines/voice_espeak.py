@@ -1,15 +1,16 @@
-"""eSpeak NG speaks text, with the times of its words. GPL: it lives in a process of its own."""
+"""eSpeak NG speaks text, with the times of its words.
+
+It is GPL: the library is loaded in a worker and nowhere else, see `podtool.engines.load`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
+import os
 import re
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,7 +23,79 @@ from podtool.text import spread_words
 
 OWN_RATE_WPM = 175
 _SLOWEST_WPM, _FASTEST_WPM = 80, 450
-_WORKER = Path(__file__).with_name("espeak_worker.py")
+Event = list[int]  # first character of a word, its length, its start in samples
+
+_SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
+_RATE, _PITCH = 1, 3
+_WORD, _LIST_END = 1, 0
+
+
+class _Id(ctypes.Union):
+    _fields_ = [("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8)]
+
+
+class _Event(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("unique_identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # milliseconds
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("id", _Id),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event)
+)
+
+
+class Library:
+    """libespeak-ng, loaded; `say` is not reentrant."""
+
+    def __init__(self) -> None:
+        import espeakng_loader
+
+        self._library: Any = ctypes.CDLL(str(espeakng_loader.get_library_path()))
+        data = str(espeakng_loader.get_data_path()).encode()
+        self.sample_rate = int(self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT))
+        if self.sample_rate <= 0:
+            raise RuntimeError(f"eSpeak NG finds no voice data in {data.decode()}")
+        self._pcm = bytearray()
+        self._words: list[Event] = []
+        self._callback = _Callback(self._receive)  # kept: the library holds a bare pointer
+        self._library.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples: Any, count: int, events: Any) -> int:
+        if samples and count > 0:
+            self._pcm += ctypes.string_at(samples, 2 * count)
+        index = 0
+        while events and events[index].type != _LIST_END:
+            event = events[index]
+            if event.type == _WORD:
+                self._words.append([event.text_position - 1, event.length, event.sample])
+            index += 1
+        return 0
+
+    def say(self, text: str, voice: str, rate_wpm: int, pitch: int) -> tuple[bytes, list[Event]]:
+        """16-bit samples, and the word events."""
+        self._pcm = bytearray()
+        self._words = []
+        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise ValueError(f"eSpeak NG has no voice {voice!r}")
+        self._library.espeak_SetParameter(_RATE, rate_wpm, 0)
+        self._library.espeak_SetParameter(_PITCH, pitch, 0)
+        raw = text.encode() + b"\0"
+        buffer = ctypes.create_string_buffer(raw, len(raw))
+        status = self._library.espeak_Synth(
+            buffer, ctypes.c_size_t(len(raw)), 0, 1, 0, _UTF8, None, None
+        )
+        if status != 0:
+            raise RuntimeError(f"eSpeak NG fails with status {status}")
+        self._library.espeak_Synchronize()
+        return bytes(self._pcm), list(self._words)
 
 
 class ESpeak:
@@ -39,11 +112,10 @@ class ESpeak:
         install="pip install 'podtool[speak]'",
     )
 
-    def __init__(self, voice: str = "en-us", pitch: int = 50, timeout_s: float = 120.0) -> None:
+    def __init__(self, library: Library, voice: str = "en-us", pitch: int = 50) -> None:
+        self._library = library
         self._voice = voice
         self._pitch = pitch
-        self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
@@ -53,7 +125,7 @@ class ESpeak:
             pitch = int(options.get("pitch", "50"))
         except ValueError:
             raise ConfigError(f"pitch must be 0 to 99, not {options['pitch']!r}") from None
-        return cls(options.get("voice", "en-us"), pitch)
+        return cls(Library(), options.get("voice", "en-us"), pitch)
 
     def speak(self, text: str, rate: float, seed: int) -> Iterator[Audio]:
         """Text -> one block of mono audio; `rate` 1.0 is 175 words a minute. The seed is unused:
@@ -67,84 +139,54 @@ class ESpeak:
 
         A word ends where the next begins. Words that eSpeak runs into their neighbour ("of the")
         get times in between, marked `interpolated`. Raises ConfigError for an unknown voice,
-        EngineFailure where the process dies.
+        EngineFailure where the library fails.
         """
         written = list(re.finditer(r"\S+", text))
         if not written:
             return Audio(np.zeros((1, 0), np.float32), self.info.sample_rate), []
         wpm = round(min(max(OWN_RATE_WPM * rate, _SLOWEST_WPM), _FASTEST_WPM))
-        head, pcm = self._ask(
-            {
-                "text": text,
-                "voice": voice or self._voice,
-                "rate_wpm": wpm,
-                "pitch": min(max(self._pitch, 0), 99),
-            }
-        )
-        rate_hz = int(head["sample_rate"])
+        pcm, events = self._say(text, voice or self._voice, wpm)
+        rate_hz = self._library.sample_rate
         samples = np.frombuffer(pcm, np.int16).astype(np.float32) / 32768.0
         audio = Audio(samples[None, :], rate_hz)
-        starts = _starts(written, head["words"], rate_hz)
+        starts = _starts(written, events, rate_hz)
         return audio, _words([m[0] for m in written], starts, _speech_end(samples, rate_hz))
 
-    def _ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        process = self._running()
-        assert process.stdin is not None and process.stdout is not None
-        watchdog = threading.Timer(self._timeout_s, process.kill)
-        watchdog.start()
-        try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                raise EOFError
-            head: dict[str, Any] = json.loads(line)
-            if "error" in head:
-                if "has no voice" in head["error"]:
-                    raise ConfigError(head["error"], "For example: en-us, en-gb-x-rp, en-us+f3")
-                raise EngineFailure(f"eSpeak NG: {head['error']}")
-            size = 2 * int(head["frames"])
-            pcm = process.stdout.read(size)
-            if len(pcm) != size:
-                raise EOFError
-            return head, pcm
-        except (OSError, EOFError, ValueError) as error:
-            self.close()
-            raise EngineFailure(
-                "the eSpeak NG process ended or took too long", "Try again, or report the text."
-            ) from error
-        finally:
-            watchdog.cancel()
+    def _say(self, text: str, voice: str, wpm: int) -> tuple[bytes, list[Event]]:
+        """16-bit samples and word events, from a fork of the fresh library.
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
-            self._process = subprocess.Popen(
-                [sys.executable, str(_WORKER)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        return self._process
+        eSpeak NG carries state from one text to the next, so that a text would sound a little
+        different the second time.
+        """
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:  # nothing here may raise, or return into the caller's frames
+            answer = _answer(self._library, text, voice, wpm, min(max(self._pitch, 0), 99))
+            with contextlib.suppress(OSError), open(writer, "wb") as stream:
+                stream.write(answer)
+            os._exit(0)
+        os.close(writer)
+        with open(reader, "rb") as stream:
+            answer = stream.read()
+        status = os.waitpid(child, 0)[1]
+        line, found, pcm = answer.partition(b"\n")
+        if status != 0 or not found:
+            raise EngineFailure(f"eSpeak NG ended on {text[:40]!r}", "Report the text.")
+        head = json.loads(line)
+        if "error" in head:
+            if "has no voice" in head["error"]:
+                raise ConfigError(head["error"], "For example: en-us, en-gb-x-rp, en-us+f3")
+            raise EngineFailure(f"eSpeak NG: {head['error']}")
+        return pcm, head["words"]
 
-    def close(self) -> None:
-        """End the process; the next text starts another."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self.close()
+def _answer(library: Library, text: str, voice: str, wpm: int, pitch: int) -> bytes:
+    """A line of JSON, and the samples behind it."""
+    try:
+        pcm, words = library.say(text, voice, wpm, pitch)
+        return json.dumps({"words": words}).encode() + b"\n" + pcm
+    except Exception as error:
+        return json.dumps({"error": str(error)}).encode() + b"\n"
 
 
 def _starts(
