@@ -10,7 +10,20 @@ from . import shared
 from .shared import Device, EngineName, Force, FromStem, Input, Out, Preset, Settings, TimingsFlag
 
 Language = Annotated[
-    str | None, typer.Option("--language", help="Language of the recording, such as en.")
+    str | None,
+    typer.Option("--language", help="Language of the recording, such as en; auto: it is told."),
+]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="Model of the engine: an id, a folder, or a cached repository."),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option("--prompt", help="Names and words that come up, for engines that take a prompt."),
+]
+Align = Annotated[
+    str | None,
+    typer.Option("--align", help="Engine that times the words; own: the recogniser's times."),
 ]
 Overlap = Annotated[
     str | None,
@@ -22,6 +35,9 @@ def transcribe(
     input: Input,
     language: Language = None,
     engine: EngineName = None,
+    model: Model = None,
+    prompt: Prompt = None,
+    align: Align = None,
     overlap: Overlap = None,
     source: FromStem = "mixture",
     output: Out = None,
@@ -50,9 +66,14 @@ def transcribe(
     if output is not None:
         shared.refuse_existing(output, force)
     given = shared.read_input(input, None if source == "mixture" else source)
-    params = shared.resolve_params(
-        TranscribeParams, {"language": language, "overlap": overlap}, preset, settings
-    )
+    flags = {
+        "language": language,
+        "model": model,
+        "prompt": prompt,
+        "align": align,
+        "overlap": overlap,
+    }
+    params = shared.resolve_params(TranscribeParams, flags, preset, settings)
     apart = shared.resolve_params(TalkersParams, {}, preset, settings)
     context = shared.context(device)
     shared.warn_of_oddities(given.audio)

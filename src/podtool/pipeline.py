@@ -316,11 +316,14 @@ def transcribe_key(
 
     `apart`: settings of the talker separator, which is part of it where people talk at once.
     """
-    infos = {
-        "transcription": engine_info("transcription", engine, context),
-        "alignment": engine_info("alignment", "pocketsphinx", context),
-    }
-    settings = dataclasses.asdict(params)
+    of = engine_options(context, params)
+    infos = {"transcription": engine_info("transcription", engine, of["transcription"])}
+    if params.align != OWN_TIMES:
+        infos["alignment"] = engine_info("alignment", params.align, of["alignment"])
+    if availability("vad", "silero", context).available:
+        infos["vad"] = engine_info("vad", "silero", context)
+    # How many windows go through the engine together changes nothing in what it says of each.
+    settings = {k: v for k, v in dataclasses.asdict(params).items() if k != "batch"}
     separator = separator_of_talkers(turns, context, params.overlap, apart)
     if separator is not None:
         infos["talkers"] = separator
@@ -328,6 +331,24 @@ def transcribe_key(
         settings["talkers"] = dataclasses.asdict(_talkers_params(apart))
     inputs = {"audio": heard or recording.sha256, "turns": content_of(turns)}
     return provenance.components("transcribe", context, infos, settings, inputs)
+
+
+OWN_TIMES = "own"
+
+
+def engine_options(context: EngineContext, params: TranscribeParams) -> dict[str, EngineContext]:
+    """What the recogniser and the aligner are loaded with: which model, which prompt."""
+    wanted = {
+        "transcription": {"model": params.model, "prompt": params.prompt},
+        "alignment": {"model": params.align_model},
+    }
+    return {
+        stage: dataclasses.replace(
+            context,
+            options={**(context.options or {}), **{k: v for k, v in options.items() if v}},
+        )
+        for stage, options in wanted.items()
+    }
 
 
 def separator_of_talkers(
@@ -400,10 +421,20 @@ def transcribe_file(
     apart = _talkers_params(apart)
     turns = of_kind(rows, Turn)
     key = transcribe_key(recording, turns, context, params, engine, heard, apart)
+    of = engine_options(context, params)
     with timings.part("load"):
-        recogniser = load("transcription", engine, context)
-        aligner = load("alignment", "pocketsphinx", context)
+        recogniser = load("transcription", engine, of["transcription"])
+        aligner = None
+        if params.align != OWN_TIMES:
+            aligner = load("alignment", params.align, of["alignment"])
+        silero = availability("vad", "silero", context).available
+        vad = load("vad", "silero", context) if silero else None
     check_language(recogniser.info, params.language)
+    for option in of["transcription"].options or {}:
+        if option not in recogniser.info.options:
+            log.warning("%s takes no %s: it is ignored", recogniser.info.name, option)
+    if not params.batch:
+        params = dataclasses.replace(params, batch=16 if context.device == "cuda" else 1)
     with timings.part("resample"):
         source = at_rate(audio, recogniser.info.sample_rate)
     streams: dict[str, AudioSource] = {}
@@ -425,7 +456,7 @@ def transcribe_file(
             "(podtool engines says what is missing)"
         )
     found = transcribe(
-        source, turns, recogniser, aligner, params, streams, on_progress, timings, speakers
+        source, turns, recogniser, aligner, params, streams, on_progress, timings, speakers, vad
     )
     return [provenance.provenance(key), *found]
 

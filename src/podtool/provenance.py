@@ -16,7 +16,7 @@ STAGE_VERSIONS = {  # bump one when the stage gives another output for the same 
     "separate": "1",
     "talkers": "1",
     "diarize": "1",
-    "transcribe": "2",
+    "transcribe": "3",
     "clone": "1",
     "synthesize": "1",
     "reconstruct": "1",

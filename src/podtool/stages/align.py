@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from podtool.artifacts import Utterance, Word
 from podtool.audio import Audio, AudioSource
 from podtool.engines.protocols import AlignmentEngine
 from podtool.progress import OnProgress, Progress, ignore
 from podtool.resample import at_rate
+from podtool.stages.doubts import odd_duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,10 @@ def align(
         window = read_span(source, start, end)
         words = place_words(window, utterance.text.split(), aligner, start)
         bounded = tuple(_within(w, utterance.start, utterance.end) for w in words)
-        result.append(replace(utterance, words=bounded))
+        doubts = (utterance.extra or {}).get("doubts", ())
+        others = {k: v for k, v in (utterance.extra or {}).items() if k not in FLAGS}
+        extra = {**others, **(flags(bounded, doubts) or {})} or None
+        result.append(replace(utterance, words=bounded, extra=extra))
         on_progress(Progress("align", done + 1, len(utterances), "utterances"))
     return result
 
@@ -61,6 +66,22 @@ def place_words(
         replace(w, start=w.start + offset_s, end=w.end + offset_s)
         for w in aligner.align(window, list(words))
     ]
+
+
+FLAGS = ("doubts", "odd_durations")
+
+
+def flags(words: Sequence[Word], doubts: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What an utterance says beside its text (`extra`): why its text is doubtful, and which words
+    (by index) last longer or shorter than they can be said. None where nothing is odd.
+    """
+    odd = [i for i, w in enumerate(words) if odd_duration(w)]
+    found: dict[str, Any] = {}
+    if doubts:
+        found["doubts"] = list(doubts)
+    if odd:
+        found["odd_durations"] = odd
+    return found or None
 
 
 def _within(word: Word, start: float, end: float) -> Word:
