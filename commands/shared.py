@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from podtool.artifacts import Recording, Row
     from podtool.audio import Audio, AudioFile
-    from podtool.engines.protocols import EngineContext
+    from podtool.engines.protocols import EngineContext, Incident
     from podtool.progress import OnProgress, Progress, Timings
 
 # ---------------------------------------------------------------- options, each with one meaning
@@ -49,6 +49,18 @@ TimingsFlag = Annotated[
     bool, typer.Option("--timings", help="Add the time of each part as metric rows.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Rows of JSON instead of a table.")]
+FallbackNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fallback",
+        metavar="ENGINE",
+        help="Engine that steps in where one fails, 'auto' for any that runs here; repeatable.",
+    ),
+]
+MaxMemory = Annotated[
+    float | None,
+    typer.Option("--max-memory", metavar="GB", help="Memory that one engine may take, in GB."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 ConsentText = Annotated[
     str | None,
@@ -66,6 +78,9 @@ class State:
     quiet = False
     json_errors = False
     progress = "auto"
+
+    def __init__(self) -> None:
+        self.incidents: list[list[Incident]] = []  # those of each context, as they come
 
 
 state = State()
@@ -128,6 +143,9 @@ class ErrorMappingGroup(TyperGroup):
                 raise
             report("internal", f"{type(error).__name__}: {error}", "Run again with --debug.")
             raise typer.Exit(1) from None
+        finally:
+            if state.incidents:
+                tell_incidents()
 
 
 def report(code: str, message: str, hint: str | None) -> None:
@@ -273,12 +291,49 @@ def warn_of_oddities(audio: AudioFile) -> None:
         warn(line)
 
 
-def context(device: str | None = None) -> EngineContext:
-    """What engines are loaded with: the model store and the device."""
-    from podtool.engines.protocols import EngineContext
+def context(
+    device: str | None = None,
+    preset: str | None = None,
+    settings: list[str] | None = None,
+    fallback: list[str] | None = None,
+    max_memory: float | None = None,
+) -> EngineContext:
+    """What engines are loaded with: the model store, the device, and how they are guarded.
+
+    Programs that the preset declares become engines. Raises ConfigError.
+    """
+    from podtool import engines
+    from podtool.config import load_preset
+    from podtool.engines.protocols import EngineContext, WorkerParams
     from podtool.store import ModelStore
 
-    return EngineContext(store=ModelStore(), device=device or "cpu")
+    if preset:
+        engines.declare(load_preset(preset).engines)
+    flags = {"fallback": fallback or None, "max_memory_gb": max_memory}
+    worker = resolve_params(WorkerParams, flags, preset, settings)
+    made = EngineContext(store=ModelStore(), device=device or "cpu", worker=worker)
+    state.incidents.append(made.incidents)
+    return made
+
+
+def tell_incidents() -> None:
+    """What went wrong with engines in this run and did not end it, as a table on stderr."""
+    from itertools import groupby
+
+    told = [i for incidents in state.incidents for i in incidents]
+    state.incidents.clear()
+    if not told:
+        return
+    told.sort(key=lambda i: (i.stage, i.engine, i.instead))
+    rows = []
+    for (stage, engine, instead), group in groupby(
+        told, key=lambda i: (i.stage, i.engine, i.instead)
+    ):
+        found = list(group)
+        what = "started again" if instead == engine else f"{instead} stepped in"
+        rows.append([stage, engine, what, str(len(found)), found[0].reason])
+    columns = ["stage", "engine", "what was done", "times", "why, the first time"]
+    table("Engines that failed", columns, rows, to_stdout=False, justify="left")
 
 
 def resolve_params(
@@ -355,6 +410,7 @@ def table(
 ) -> None:
     """A Rich table on stdout (report commands) or stderr (beside data)."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if state.quiet and not to_stdout:
@@ -363,7 +419,7 @@ def table(
     for i, column in enumerate(columns):
         view.add_column(column, overflow="fold", justify="left" if i == 0 else justify)
     for row in rows:
-        view.add_row(*row)
+        view.add_row(*(escape(cell) for cell in row))
     stream = sys.stdout if to_stdout else sys.stderr
     width = None if stream.isatty() else 120
     Console(file=stream, width=width).print(view)

@@ -17,9 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from podtool.errors import ConfigError
+
+if TYPE_CHECKING:
+    from podtool.engines.command import Declaration
 
 P = TypeVar("P")
 
@@ -33,12 +36,13 @@ STAGES = {
     "convert": "podtool.stages.convert:ConvertParams",
     "speak": "podtool.stages.speak:SpeakParams",
     "reconstruct": "podtool.stages.reconstruct:ReconstructParams",
+    "worker": "podtool.engines.protocols:WorkerParams",
     "live": "podtool.live.pipeline:LiveParams",
     "scene": "podtool.live.scene:SceneParams",
     "tracker": "podtool.live.tracker:TrackerParams",
     "voice": "podtool.live.voice:VoiceParams",
 }
-_PLAIN = {"about", "extends"}  # keys of a preset that are not tables
+_PLAIN = {"about", "why", "extends"}  # keys of a preset that are not tables
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -58,6 +62,8 @@ class Preset:
     about: str
     values: dict[str, dict[str, Any]]
     origins: dict[str, dict[str, str]]  # stage -> field -> name of the preset that sets it
+    why: str = ""  # what its choices rest on, in a paragraph
+    engines: dict[str, Declaration] = field(default_factory=dict)  # programs that it declares
 
 
 def stage_of(params_type: type[Any]) -> str:
@@ -94,6 +100,7 @@ def load_preset(name: str, _below: tuple[str, ...] = ()) -> Preset:
         raise ConfigError(f"the preset {name} is not valid TOML: {error}") from None
     values: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, str]] = {}
+    programs: dict[str, Declaration] = {}
     if "extends" in data:
         base = str(data["extends"])
         if folder is not None and base.endswith(".toml"):
@@ -101,10 +108,16 @@ def load_preset(name: str, _below: tuple[str, ...] = ()) -> Preset:
         below = load_preset(base, (*_below, name))
         values = {stage: dict(v) for stage, v in below.values.items()}
         origins = {stage: dict(v) for stage, v in below.origins.items()}
+        programs = dict(below.engines)
     for stage, table in data.items():
         if stage in _PLAIN:
             continue
         where = f"the preset {name}"
+        if stage == "engine":
+            from podtool.engines.command import read_tables
+
+            programs |= read_tables(table, where, folder)
+            continue
         if stage not in STAGES:
             raise ConfigError(f"{where} has a table for no stage: {stage}", _suggest(stage, STAGES))
         if not isinstance(table, dict):
@@ -114,7 +127,8 @@ def load_preset(name: str, _below: tuple[str, ...] = ()) -> Preset:
             _check_field(stage, key, known, where)
             values.setdefault(stage, {})[key] = _fit(value, known[key], f"{where}: {stage}.{key}")
             origins.setdefault(stage, {})[key] = name
-    return Preset(name, str(data.get("about", "")), values, origins)
+    about, why = (str(data.get(key, "")).strip() for key in ("about", "why"))
+    return Preset(name, about, values, origins, why, programs)
 
 
 def resolve(

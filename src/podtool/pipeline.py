@@ -114,7 +114,9 @@ def diarize_file(
         timings=timings,
         workers=context.threads,
     )
-    made_by = provenance.provenance(diarize_key(recording, context, params, enrolled))
+    made_by = provenance.provenance(
+        diarize_key(recording, context, params, enrolled), context.incidents
+    )
     return [made_by, *found.turns, *found.overlaps, *found.speakers]
 
 
@@ -185,7 +187,7 @@ def separate_file(
         Metric("speech_energy_share", summary.speech_share, "share"),
         Metric("stems_sum_error", summary.sum_error, "samples"),
     ]
-    return [provenance.provenance(key), *stems, *told]
+    return [provenance.provenance(key, context.incidents), *stems, *told]
 
 
 # ---------------------------------------------------------------- talkers
@@ -286,7 +288,7 @@ def talkers_file(
         )
         for name, path, speaker in made
     ]
-    return [provenance.provenance(key), *stems, *summary.metrics()]
+    return [provenance.provenance(key, context.incidents), *stems, *summary.metrics()]
 
 
 def speaker_paths(out_dir: Path, labels: Sequence[str]) -> dict[str, Path]:
@@ -458,7 +460,7 @@ def transcribe_file(
     found = transcribe(
         source, turns, recogniser, aligner, params, streams, on_progress, timings, speakers, vad
     )
-    return [provenance.provenance(key), *found]
+    return [provenance.provenance(key, context.incidents), *found]
 
 
 # ---------------------------------------------------------------- clone
@@ -565,7 +567,7 @@ def clone_voice(
         statistics=made.statistics,
     )
     key = clone_key({name: heard or recording.sha256}, context, params, consent, engine)
-    return [provenance.provenance(key), voice]
+    return [provenance.provenance(key, context.incidents), voice]
 
 
 def _file_name(name: str) -> str:
@@ -716,7 +718,7 @@ def convert_turns(
                 )
             )
     takes.sort(key=lambda t: (t.start, t.end, t.id))
-    return [provenance.provenance(made_by), *takes]
+    return [provenance.provenance(made_by, context.incidents), *takes]
 
 
 def _talked_over(turn: Turn, turns: Sequence[Turn]) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from podtool import __version__
 from podtool.artifacts import Provenance
-from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.engines.protocols import EngineContext, EngineInfo, Incident
 from podtool.keys import Components, key_of
 
 STAGE_VERSIONS = {  # bump one when the stage gives another output for the same input
@@ -63,8 +64,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def provenance(parts: Components) -> Provenance:
-    """The row at the head of an artifact."""
+def provenance(parts: Components, incidents: Iterable[Incident] = ()) -> Provenance:
+    """The row at the head of an artifact.
+
+    Where another engine stepped in for one of the stage's own, `extra` says so: `degraded`, a list
+    of {stage, engine, instead, times}. An engine that was started again gave the same result.
+    """
+    stepped_in = Counter(
+        (i.stage, i.engine, i.instead)
+        for i in incidents
+        if i.instead != i.engine and i.stage in parts["engines"]
+    )
+    degraded = [
+        {"stage": stage, "engine": engine, "instead": instead, "times": times}
+        for (stage, engine, instead), times in sorted(stepped_in.items())
+    ]
     return Provenance(
         stage=parts["stage"],
         podtool=__version__,
@@ -74,4 +88,5 @@ def provenance(parts: Components) -> Provenance:
         inputs=parts["inputs"] or None,
         seed=parts["seed"],
         key=key_of(parts),
+        extra={"degraded": degraded} if degraded else None,
     )

@@ -172,7 +172,7 @@ def speak_takes(
             )
             on_progress(Progress("speak", len(takes), len(wanted), "utterances"))
     takes.sort(key=lambda t: (t.start, t.end, t.id))
-    return [provenance.provenance(made_by), *takes]
+    return [provenance.provenance(made_by, context.incidents), *takes]
 
 
 class _Disguise:

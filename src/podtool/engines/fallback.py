@@ -114,6 +114,8 @@ class Fallback:
                     stepping_in = name != self._names[0]
                     if not isinstance(error, EngineFailure) and not stepping_in:
                         raise  # the request is at fault, not the engine
+                    if method == "transcribe_many" and "memory" in error.message.lower():
+                        raise  # the stage asks again for fewer at once
                     failed, reason = error, error.message
                 except Exception as error:
                     failed, reason = error, f"{type(error).__name__}: {error}"

@@ -57,6 +57,7 @@ class Heard:
     language: str | None = None
     doubts: tuple[str, ...] = ()
     score: float | None = field(default=None, compare=False)
+    engine: str | None = None  # the one that stepped in for the engine that was asked
 
 
 def read(
@@ -116,6 +117,7 @@ def _heard(window: Window, found: Sequence[Utterance]) -> Heard:
         next((u.language for u in found if u.language), None),
         doubts([w.text for w in words], window.speech_s),
         sum(scores) / len(scores) if scores else None,
+        next((u.extra["engine"] for u in found if u.extra and "engine" in u.extra), None),
     )
 
 
@@ -143,7 +145,7 @@ def _retried(
         if not any(h.doubts for h in halves):
             second = _halves(window)[1].start - window.start
             words = [*halves[0].words, *(_shifted(w, second) for w in halves[1].words)]
-            return Heard(tuple(words), best.language)
+            return Heard(tuple(words), best.language, engine=best.engine)
     return best
 
 
@@ -188,4 +190,4 @@ def _repaired(window: Window, heard: Heard) -> Heard:
         len(heard.words),
         ", ".join(heard.doubts),
     )
-    return Heard(tuple(words), heard.language, heard.doubts, heard.score)
+    return Heard(tuple(words), heard.language, heard.doubts, heard.score, heard.engine)

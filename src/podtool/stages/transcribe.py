@@ -208,9 +208,11 @@ class _Told:
 
     language: str | None = None
     doubts: set[str] = field(default_factory=set)
+    engine: str | None = None
 
     def add(self, heard: Heard) -> None:
         self.language = self.language or heard.language
+        self.engine = self.engine or heard.engine
         self.doubts.update(heard.doubts)
 
 
@@ -400,8 +402,16 @@ def _utterance(
         score=round(sum(scores) / len(scores), 4) if scores else 0.0,
         stem=stem,
         words=tuple(words),
-        extra=flags(words, sorted(told.doubts)),
+        extra=_extra(words, told),
     )
+
+
+def _extra(words: Sequence[Word], told: _Told) -> dict[str, object] | None:
+    """What is doubtful, and the engine that stepped in for the one that was asked."""
+    extra = dict(flags(words, sorted(told.doubts)) or {})
+    if told.engine:
+        extra["engine"] = told.engine
+    return extra or None
 
 
 def _numbered(utterances: Sequence[Utterance]) -> list[Utterance]:
