@@ -52,7 +52,7 @@ def clone(
         raise UsageError("a profile is two files: where to?", "Give -o FILE.jsonl.")
     shared.refuse_existing(output, force)
     given = shared.read_input(input)
-    context = shared.context(device)
+    context = shared.context(device, preset, settings)
     params = shared.resolve_params(CloneParams, {}, preset, settings)
     shared.warn_of_oddities(given.audio)
     label = find_speaker(given.rows, speaker, context) if speaker else None

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import Device, Force, FromStem, Input, Out, Preset, Settings, TimingsFlag
+from .shared import (
+    Device,
+    Force,
+    FromStem,
+    Input,
+    MaxMemory,
+    Out,
+    Preset,
+    Settings,
+    TimingsFlag,
+)
 
 Count = Annotated[int | None, typer.Option("--speakers", help="Exactly this many people.")]
 Least = Annotated[int | None, typer.Option("--min-speakers", help="At least this many.")]
@@ -38,6 +48,7 @@ def diarize(
     preset: Preset = None,
     settings: Settings = None,
     device: Device = None,
+    max_memory: MaxMemory = None,
     timings: TimingsFlag = False,
 ) -> None:
     """Find who speaks when, overlaps included: `turn`, `segment` and `speaker` rows.
@@ -69,7 +80,7 @@ def diarize(
         rows = diarize_file(
             given.audio,
             given.recording,
-            shared.context(device),
+            shared.context(device, preset, settings, None, max_memory),
             params,
             parts,
             observe,

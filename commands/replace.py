@@ -8,9 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import shared
-from .shared import ConsentText, Device, Force, Json, Out, Preset, Seed, Settings, TimingsFlag
+from .shared import (
+    ConsentText,
+    Device,
+    FallbackNames,
+    Force,
+    Json,
+    MaxMemory,
+    Out,
+    Preset,
+    Seed,
+    Settings,
+    TimingsFlag,
+)
 
 if TYPE_CHECKING:
+    from podtool.engines.protocols import EngineContext
     from podtool.progress import OnProgress
     from podtool.replace.plan import Outcome, Request
 
@@ -91,6 +104,8 @@ def replace(
     preset: Preset = None,
     settings: Settings = None,
     device: Device = None,
+    fallback: FallbackNames = None,
+    max_memory: MaxMemory = None,
     json: Json = False,
     timings: TimingsFlag = False,
 ) -> None:
@@ -101,6 +116,7 @@ def replace(
     """
     from . import replacing
 
+    context = shared.context(device, preset, settings, fallback, max_memory)
     flags: dict[str, dict[str, Any]] = {
         "diarize": {
             "speakers": speakers,
@@ -134,12 +150,16 @@ def replace(
             return
         replacing.check_output(request, output, folder, force)
         with shared.progress() as observe:
-            outcome = _run(request, folder, device, restart_from, observe)
+            outcome = _run(request, folder, context, restart_from, observe)
         replacing.finish(outcome, request, output, json, timings)
 
 
 def _run(
-    request: Request, folder: Path, device: str | None, restart: str | None, observe: OnProgress
+    request: Request,
+    folder: Path,
+    context: EngineContext,
+    restart: str | None,
+    observe: OnProgress,
 ) -> Outcome:
     from podtool.replace.plan import execute
     from podtool.replace.steps import steps_of
@@ -149,7 +169,7 @@ def _run(
     return execute(
         request,
         folder,
-        shared.context(device),
+        context,
         replacing.enrolled(request),
         steps_of(request, until=None if request.mapping else "diarize"),
         restart,

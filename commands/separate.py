@@ -9,7 +9,19 @@ import typer
 
 from . import shared
 from .audio_out import copy_to_stdout
-from .shared import Device, EngineName, Force, Input, Out, OutDir, Preset, Settings, TimingsFlag
+from .shared import (
+    Device,
+    EngineName,
+    FallbackNames,
+    Force,
+    Input,
+    MaxMemory,
+    Out,
+    OutDir,
+    Preset,
+    Settings,
+    TimingsFlag,
+)
 
 if TYPE_CHECKING:
     from podtool.artifacts import Row, Turn
@@ -42,6 +54,8 @@ def separate(
     preset: Preset = None,
     settings: Settings = None,
     device: Device = None,
+    fallback: FallbackNames = None,
+    max_memory: MaxMemory = None,
     timings: TimingsFlag = False,
 ) -> None:
     """Split audio into the stems `speech` and `background`, which sum to it exactly.
@@ -65,7 +79,8 @@ def separate(
     if speakers or turns is not None:
         if out_dir is None or stem is not None or not speakers:
             raise UsageError("stems of speakers go to a folder", "--speakers --out-dir FOLDER")
-        _by_speaker(input, out_dir, turns, engine, force, preset, settings, device, timings)
+        context = shared.context(device, preset, settings, fallback, max_memory)
+        _by_speaker(input, out_dir, turns, engine, force, preset, settings, context, timings)
         return
     if (out_dir is None) == (stem is None):
         raise UsageError("where to?", "Give --out-dir FOLDER, or --stem NAME with -o FILE.")
@@ -78,7 +93,7 @@ def separate(
     given = shared.read_input(input, None)
     params = shared.resolve_params(SeparateParams, {"engine": engine}, preset, settings)
     shared.warn_of_oddities(given.audio)
-    context, parts = shared.context(device), Timings()
+    context, parts = shared.context(device, preset, settings, fallback, max_memory), Timings()
     with tempfile.TemporaryDirectory(prefix="podtool-") as scratch, shared.progress() as observe:
         spans = _speech(given, context, parts, observe)
         rows = separate_file(
@@ -119,7 +134,7 @@ def _by_speaker(
     force: bool,
     preset: str | None,
     settings: list[str] | None,
-    device: str | None,
+    context: EngineContext,
     timings: bool,
 ) -> None:
     """Speech from background first, then speech into its speakers."""
@@ -140,7 +155,7 @@ def _by_speaker(
     params = shared.resolve_params(SeparateParams, {"engine": engine}, preset, settings)
     apart = shared.resolve_params(TalkersParams, {}, preset, settings)
     shared.warn_of_oddities(given.audio)
-    context, parts = shared.context(device), Timings()
+    parts = Timings()
     rows: list[Row] = [r for r in given.rows if not isinstance(r, Stem)]
     with shared.progress() as observe:
         turns, found = _turns(given, turns_file, context, preset, settings, parts, observe)

@@ -11,8 +11,10 @@ from . import shared
 from .shared import (
     ConsentText,
     Device,
+    FallbackNames,
     Force,
     FromStem,
+    MaxMemory,
     Out,
     OutDir,
     Preset,
@@ -61,6 +63,8 @@ def synthesize(
     preset: Preset = None,
     settings: Settings = None,
     device: Device = None,
+    fallback: FallbackNames = None,
+    max_memory: MaxMemory = None,
     timings: TimingsFlag = False,
 ) -> None:
     """Make takes: every turn of a speaker converted, or every utterance spoken into its slot.
@@ -71,7 +75,7 @@ def synthesize(
 
     if method not in ("convert", "speak"):
         raise UsageError(f"--method is convert or speak, not {method!r}")
-    context = shared.context(device)
+    context = shared.context(device, preset, settings, fallback, max_memory)
     if text is not None:
         _say(text, voice, consent, context, output, seed, force)
         return

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import Device, EngineName, Force, FromStem, Input, Out, Preset, Settings, TimingsFlag
+from .shared import (
+    Device,
+    EngineName,
+    FallbackNames,
+    Force,
+    FromStem,
+    Input,
+    MaxMemory,
+    Out,
+    Preset,
+    Settings,
+    TimingsFlag,
+)
 
 Language = Annotated[
     str | None,
@@ -45,6 +57,8 @@ def transcribe(
     preset: Preset = None,
     settings: Settings = None,
     device: Device = None,
+    fallback: FallbackNames = None,
+    max_memory: MaxMemory = None,
     timings: TimingsFlag = False,
 ) -> None:
     """Write down what is said: `utterance` rows with speaker and words; every word has times.
@@ -75,7 +89,7 @@ def transcribe(
     }
     params = shared.resolve_params(TranscribeParams, flags, preset, settings)
     apart = shared.resolve_params(TalkersParams, {}, preset, settings)
-    context = shared.context(device)
+    context = shared.context(device, preset, settings, fallback, max_memory)
     shared.warn_of_oddities(given.audio)
     parts = Timings()
     rows: list[Row] = [r for r in given.rows if not isinstance(r, Utterance)]

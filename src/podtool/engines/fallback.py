@@ -116,7 +116,7 @@ class Fallback:
                         raise  # the request is at fault, not the engine
                     if method == "transcribe_many" and "memory" in error.message.lower():
                         raise  # the stage asks again for fewer at once
-                    failed, reason = error, error.message
+                    failed, reason = error, str(error.__cause__ or error)
                 except Exception as error:
                     failed, reason = error, f"{type(error).__name__}: {error}"
                 else:
