@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from podtool.artifacts import Utterance, Word
+from podtool.text import spread_words
 
 Piece = tuple[str, float, float, float]  # text, start and end in seconds, probability
 
@@ -66,3 +67,27 @@ def utterance(words: Sequence[Word], language: str | None) -> list[Utterance]:
 def numbered(utterances: Iterable[Utterance]) -> list[Utterance]:
     """Ids u0001, u0002, ... in the order given."""
     return [replace(u, id=f"u{n:04d}") for n, u in enumerate(utterances, start=1)]
+
+
+def filled(words: Sequence[str], found: Sequence[Word | None], duration: float) -> list[Word]:
+    """Aligned words in order; runs of words that have none share the time between their
+    neighbours, marked `interpolated`, without a score.
+    """
+    result: list[Word] = []
+    index = 0
+    while index < len(words):
+        word = found[index]
+        if word is not None:
+            result.append(word)
+            index += 1
+            continue
+        stop = index
+        while stop < len(words) and found[stop] is None:
+            stop += 1
+        begin = result[-1].end if result else 0.0
+        following = found[stop] if stop < len(words) else None
+        end = max(begin, following.start if following else duration)
+        times = spread_words(list(words[index:stop]), begin, end)
+        result += [Word(w, s, e, None, True) for w, s, e in times]
+        index = stop
+    return result

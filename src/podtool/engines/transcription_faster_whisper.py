@@ -25,6 +25,7 @@ NEEDED = ("model.bin", "config.json", "tokenizer.json")
 RATE = 16000
 FRAMES_PER_S = 100
 SILENCE = 1e-4  # full scale is 1
+SHORTEST = RATE // 10
 
 
 class FasterWhisper:
@@ -213,5 +214,5 @@ def _mono(audio: Audio) -> NDArray[np.float32]:
 
 
 def _loud(samples: NDArray[np.float32]) -> bool:
-    """Whether there is anything to hear, and enough of it for one frame."""
-    return len(samples) >= 160 and float(np.abs(samples).max()) >= SILENCE
+    """Whether there is anything to hear, and enough of it for word times."""
+    return len(samples) >= SHORTEST and float(np.abs(samples).max()) >= SILENCE
