@@ -149,10 +149,15 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
 def _peak_memory() -> float:
     """Peak memory of this process in MB."""
+    try:  # on Linux, ru_maxrss begins with what the parent had
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # bytes on macOS
 
 
 if __name__ == "__main__":
