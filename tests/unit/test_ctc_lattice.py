@@ -33,7 +33,8 @@ def by_trying_all(log_probs: NDArray[np.float32], tokens: list[int]) -> float | 
 
 def lattice(seed: int, frames: int, size: int) -> NDArray[np.float32]:
     logits = np.random.default_rng(seed).normal(0, 2, (frames, size))
-    return (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
+    scores = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    return np.asarray(scores, np.float32)
 
 
 @given(
