@@ -56,7 +56,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "moonshine": "podtool.engines.transcription_moonshine:Moonshine",
         "pocketsphinx": "podtool.engines.transcription_pocketsphinx:PocketSphinx",
     },
-    "alignment": {"pocketsphinx": "podtool.engines.alignment_pocketsphinx:PocketSphinxAligner"},
+    "alignment": {
+        "ctc": "podtool.engines.alignment_ctc:CtcAligner",
+        "qwen3": "podtool.engines.alignment_qwen3:Qwen3Aligner",
+        "pocketsphinx": "podtool.engines.alignment_pocketsphinx:PocketSphinxAligner",
+    },
     "conversion": {"world": "podtool.engines.voice_world:World"},
     "speaking": {"espeak": "podtool.engines.voice_espeak:ESpeak"},
 }
