@@ -208,7 +208,8 @@ def write_mlx(folder: Path) -> None:
         "encoder": {
             "feat_in": 16, "n_layers": 1, "d_model": 16, "n_heads": 2, "ff_expansion_factor": 2,
             "subsampling_factor": 8, "self_attention_model": "rel_pos",
-            "subsampling": "dw_striding", "conv_kernel_size": 3, "subsampling_conv_channels": 8, "pos_emb_max_len": 500,
+            "subsampling": "dw_striding", "conv_kernel_size": 3, "subsampling_conv_channels": 8,
+            "pos_emb_max_len": 500,
         },
         "decoder": {
             "blank_as_pad": True, "vocab_size": len(vocabulary),

@@ -24,7 +24,7 @@ from podtool.engines.ctc_lattice import ANY, best_path
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.readings import filled
-from podtool.engines.torchaudio_stub import make_importable
+from podtool.engines.torchaudio_stub import make_harmless
 from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
 from podtool.text import spoken_words
 
@@ -199,10 +199,7 @@ def _normalises(folder: Path) -> bool:
 
 
 def _network(folder: Path, adapter: str | None, context: EngineContext) -> Any:
-    try:
-        make_importable()
-    except EngineUnavailableError:
-        pass  # transformers does without torchaudio
+    make_harmless()
     try:
         from transformers import Wav2Vec2ForCTC
         from transformers.utils import logging

@@ -18,7 +18,7 @@ from podtool.audio import Audio
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.readings import filled
-from podtool.engines.torchaudio_stub import make_importable
+from podtool.engines.torchaudio_stub import make_harmless
 from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
 
 DEFAULT_MODEL = "Qwen/Qwen3-ForcedAligner-0.6B-hf"  # Apache-2.0
@@ -57,10 +57,7 @@ class Qwen3Aligner:
         EngineUnavailableError where transformers is missing or too old.
         """
         folder = _folder_of(context)
-        try:
-            make_importable()
-        except EngineUnavailableError:
-            pass  # transformers does without torchaudio
+        make_harmless()
         try:
             import torch
             from transformers import AutoProcessor, Qwen3ASRForTokenClassification

@@ -17,6 +17,14 @@ from podtool.errors import EngineUnavailableError
 _EXTENSION = "torchaudio._extension"
 
 
+def make_harmless() -> None:
+    """As `make_importable`, for packages that use torchaudio only where it is installed."""
+    try:
+        make_importable()
+    except EngineUnavailableError:
+        pass
+
+
 def make_importable() -> bool:
     """Import torchaudio, with the stand-in where it must be; True where that was needed.
 
