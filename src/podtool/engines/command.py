@@ -221,7 +221,9 @@ class Command:
                 if not isinstance(record, dict):
                     raise ValueError("not an object")
                 found.append(rowio.decode(json.dumps(_completed(record, kind, number)), where))
-            except (ValueError, InputError) as error:
+            except InputError as error:
+                raise EngineFailure(error.message) from None
+            except ValueError as error:
                 raise EngineFailure(f"{where}: {error}") from None
         return found
 
