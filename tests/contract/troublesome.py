@@ -79,7 +79,8 @@ class Trouble(Good):
         once = options.get("once")
         engine = cls(options.get("trouble", ""), Path(once) if once else None)
         if engine._trouble.startswith("load-"):
-            engine._misbehave(engine._trouble.removeprefix("load-"), Audio(np.zeros((1, 1), np.float32), 1))
+            nothing = Audio(np.zeros((1, 1), np.float32), 1)
+            engine._misbehave(engine._trouble.removeprefix("load-"), nothing)
         return engine
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
@@ -126,6 +127,14 @@ class Trouble(Good):
             os.closerange(3, 64)
             time.sleep(600)
         return None
+
+
+class Cursed(Trouble):
+    info: ClassVar[EngineInfo] = info("cursed")
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self:
+        return cls("segfault", None)
 
 
 class Stored(Good):

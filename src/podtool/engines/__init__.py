@@ -221,8 +221,16 @@ def load(stage: str, name: str, context: EngineContext) -> Any:
 
     if stage not in STAGES:
         return _load(stage, name, context)
+
+    def load_one(other: str) -> Any:
+        if other == name:
+            return _load(stage, name, context)
+        takes = engine_class(stage, other).info.options  # the model of one is not the other's
+        options = {k: v for k, v in (context.options or {}).items() if k in takes and k != "model"}
+        return _load(stage, other, replace(context, options=options))
+
     names = [name, *_others(stage, name, context)]
-    return Fallback(stage, names, kind.info, kind, context, lambda n: _load(stage, n, context))
+    return Fallback(stage, names, kind.info, kind, context, load_one)
 
 
 def _load(stage: str, name: str, context: EngineContext) -> Any:

@@ -127,7 +127,9 @@ class Fallback:
                 given_up = self._failures[name] >= _PATIENCE
                 log.warning("%s %s: %s%s", self._stage, name, reason,
                             "; it is not asked again" if given_up else "")  # fmt: skip
-            raise failed or EngineFailure(f"no {self._stage} engine is left: all have failed")
+            if isinstance(failed, PodtoolError):
+                raise failed
+            raise EngineFailure(f"every {self._stage} engine fails: {reason}") from failed
 
     def _answered(self, name: str, reason: str) -> None:
         self.answered_by = name
