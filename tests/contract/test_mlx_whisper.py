@@ -108,6 +108,20 @@ def test_reads_a_model_in_single_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine("mlx-whisper")
+def test_languages_prompt_and_temperature(folder: Path) -> None:
+    context = EngineContext(NoStore(), options={"model": str(folder)})
+    engine = MlxWhisper.load(context)
+    heard = engine.languages_heard(speech(2.0))
+    assert len(heard) == 99 and sum(heard.values()) == pytest.approx(1, abs=1e-3)
+    drawn = engine.transcribe_at(speech(1.0), "en", 0.4, 7)
+    assert drawn == engine.transcribe_at(speech(1.0), "en", 0.4, 7)
+    # The prompt moves the text to other positions, at which this model says other things.
+    options = {"model": str(folder), "prompt": "Everyone", "tokens": "8"}
+    prompted = MlxWhisper.load(EngineContext(NoStore(), options=options))
+    assert [u.text for u in prompted.transcribe(speech(1.0), "en")] != [TEXT.strip()]
+
+
+@pytest.mark.engine("mlx-whisper")
 def test_silence_says_nothing_and_unknown_languages_are_refused(folder: Path) -> None:
     engine = MlxWhisper.load(EngineContext(NoStore(), options={"model": str(folder)}))
     assert engine.transcribe(Audio(np.zeros((1, 16000), np.float32), 16000), "en") == []
