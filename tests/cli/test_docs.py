@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "live.md",
+    ROOT / "docs" / "transcribe.md",
     ROOT / "docs" / "training.md",
     *sorted((ROOT / "examples").glob("*.sh")),
 ]

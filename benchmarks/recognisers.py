@@ -1,0 +1,228 @@
+"""Recognisers: what podtool adds to mlx-whisper, memory on long files, the checks of texts.
+
+usage: python benchmarks/recognisers.py [direct] [memory] [checks]      (default: all)
+
+direct   100 s of read speech through the transcribe stage (speech detection, windows, text
+         checks, the recogniser's own times) against mlx_whisper.transcribe on the same windows, the
+         same weights, in turns, the best of three; words and tokens compared; and against one call
+         with the whole file, whose windows are mlx_whisper's own
+memory   `podtool transcribe` on three hours and on ten minutes with the smallest Whisper there can
+         be: peak memory of the whole process tree
+checks   texts of real recordings that are doubted (none should be), also sped up by half; loops and
+         texts invented over silence that are not (none should be)
+
+Whisper's weights are constructed (tiny_whisper.py): they say nothing about recognition, and
+everything about time and memory. Needs PODTOOL_DATA (default ../shared/data), the extra `mlx`, and
+weights (`podtool models pull embedded`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from harness import data_folder, podtool, say
+
+from podtool import engines
+from podtool.artifacts import Recording, Turn, Utterance
+from podtool.audio import Audio, open_audio, sha256_of
+from podtool.engines.protocols import EngineContext
+from podtool.resample import resample, to_mono
+from podtool.rowio import write_rows
+from podtool.stages.doubts import doubts
+from podtool.stages.transcribe import TranscribeParams, transcribe
+from podtool.store import ModelStore
+
+RATE = 16000
+GAP_S = 0.8
+CLIPS_EACH = 4  # a speaker's clips in a row
+
+
+def context(**options: str) -> EngineContext:
+    return EngineContext(store=ModelStore(), device="cpu", threads=0, options=options)
+
+
+def readings() -> Iterator[tuple[Audio, str]]:
+    """Read speech of the data and its words, in the order of the paths, over and over."""
+    rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
+    rows = sorted(
+        (r for r in rows if r["kind"] == "read" and r["transcript"] and r["duration_s"] > 2),
+        key=lambda r: str(r["path"]),
+    )
+    while True:
+        for row in rows:
+            with open_audio(data_folder() / row["path"]) as file:
+                yield resample(to_mono(file.read()), RATE), row["transcript"]
+
+
+def conversation(path: Path, seconds: float) -> list[Turn]:
+    """Two speakers who read to each other, as a WAV of 16 kHz; the turns."""
+    turns: list[Turn] = []
+    at = 0.0
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        for number, (clip, _) in enumerate(readings()):
+            if at + clip.duration > seconds:
+                break
+            speaker = f"S{1 + number // CLIPS_EACH % 2}"
+            turns.append(Turn(f"t{number:05d}", path.stem, at, at + clip.duration, speaker))
+            file.write(np.concatenate([clip.samples[0], np.zeros(round(GAP_S * RATE))]))
+            at += clip.duration + GAP_S
+    return turns
+
+
+def model(folder: Path, size: str) -> Path:
+    from tiny_whisper import write
+
+    write(folder / size, size)
+    return folder / size
+
+
+class Listening:
+    """mlx-whisper that remembers what it heard, and how long it took."""
+
+    def __init__(self, engine: Any) -> None:
+        self.info = engine.info
+        self._engine = engine
+        self.windows: list[Audio] = []
+
+    def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
+        self.windows.append(audio)
+        found: list[Utterance] = self._engine.transcribe(audio, language)
+        return found
+
+
+class Tokens:
+    """Tokens that come out of mlx_whisper.transcribe while it is watched."""
+
+    def __init__(self) -> None:
+        import mlx_whisper
+
+        self._module = mlx_whisper
+        self._plain = mlx_whisper.transcribe
+        self.said: list[int] = []
+
+    def __enter__(self) -> Tokens:
+        def watched(*args: Any, **named: Any) -> Any:
+            result = self._plain(*args, **named)
+            self.said += [t for s in result["segments"] for t in s["tokens"]]
+            return result
+
+        self._module.transcribe = watched
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._module.transcribe = self._plain
+
+
+def direct() -> None:
+    import mlx_whisper
+
+    from podtool.engines.transcription_mlx_whisper import MlxWhisper
+
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = model(Path(scratch), "tiny")
+        path = Path(scratch) / "talk.wav"
+        turns = conversation(path, 100)
+        vad = engines.load("vad", "silero", context())
+        params = TranscribeParams(language="en", align="own")
+        whole, own, alone = [], [], []
+        ours: list[int] = []
+        theirs: list[int] = []
+        windows: Sequence[Audio] = []
+        for _ in range(3):
+            engine = Listening(MlxWhisper.load(context(model=str(weights))))
+            with open_audio(path) as audio, Tokens() as tokens:
+                began = time.perf_counter()
+                found = transcribe(audio, turns, engine, None, params, vad=vad)
+                own.append(time.perf_counter() - began)
+            ours, windows = tokens.said, engine.windows
+            options: dict[str, Any] = {
+                "path_or_hf_repo": str(weights), "language": "en", "temperature": 0.0,
+                "condition_on_previous_text": False, "word_timestamps": True, "verbose": None,
+            }  # fmt: skip
+            with Tokens() as tokens:
+                began = time.perf_counter()
+                heard = [mlx_whisper.transcribe(w.samples[0], **options) for w in windows]
+                alone.append(time.perf_counter() - began)
+            theirs = tokens.said
+            with open_audio(path) as audio:
+                samples = audio.read(0, audio.frames).samples[0]
+            began = time.perf_counter()
+            mlx_whisper.transcribe(samples, **options)
+            whole.append(time.perf_counter() - began)
+        said = [w["word"].strip() for h in heard for s in h["segments"] for w in s["words"]]
+        words = [w.text for u in found for w in u.words or ()]
+        say("mlx_whisper_time", min(own) / min(alone), "x", "same windows", len(windows))
+        say("mlx_whisper_time", min(own) / min(whole), "x", "its own windows of the whole file")
+        say("mlx_whisper_same_tokens", float(ours == theirs), "share", n=len(theirs))
+        say("mlx_whisper_same_words", float(words == said), "share", n=len(said))
+        say("mlx_whisper_seconds", min(alone), "s", "called directly")
+        say("mlx_whisper_seconds", min(own), "s", "through podtool")
+
+
+def memory() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = model(Path(scratch), "smallest")
+        peaks = {}
+        for label, seconds in (("ten minutes", 600), ("three hours", 3 * 3600)):
+            path = Path(scratch) / f"{label.replace(' ', '-')}.wav"
+            turns = conversation(path, seconds)
+            info = soundfile.info(str(path))
+            recording = Recording(path.stem, str(path), sha256_of(path), RATE, 1, info.frames)
+            rows = path.with_suffix(".jsonl")
+            write_rows([recording, *turns], rows)
+            command = ["transcribe", rows, "--engine", "mlx-whisper", "--model", weights]
+            done = podtool(*command, "--language", "en", "--align", "own")
+            if done.code != 0:
+                sys.exit(f"podtool transcribe failed with {done.code}: {done.stderr}")
+            peaks[label] = done.peak_mb
+            say("transcribe_peak_memory", done.peak_mb, "MB", label)
+            say("transcribe_seconds", done.seconds, "s", label)
+            path.unlink()
+        say("transcribe_memory_growth", peaks["three hours"] / peaks["ten minutes"], "x")
+
+
+def checks() -> None:
+    vad = engines.load("vad", "silero", context())
+    real = doubted = fast = 0
+    texts: list[tuple[list[str], float]] = []
+    for number, (clip, text) in enumerate(readings()):
+        if number == 600:
+            break
+        words = text.split()
+        speech = sum(s.duration for s in vad.detect(clip))
+        texts.append((words, speech))
+        real += 1
+        doubted += bool(doubts(words, speech))
+        fast += bool(doubts(words, speech / 1.5))
+    say("doubted_texts", doubted / real, "share", "read speech", real)
+    say("doubted_texts", fast / real, "share", "the same at one and a half times the speed", real)
+    missed = {"loops": 0, "invented": 0}
+    rng = np.random.default_rng(0)
+    for words, speech in texts:
+        first = int(rng.integers(0, max(1, len(words) - 6)))
+        phrase = words[first : first + int(rng.integers(1, 7))]
+        loop = [*words[:first], *phrase * 8]
+        missed["loops"] += not doubts(loop, speech + 30)
+        missed["invented"] += len(words) > 5 and not doubts(words, 0.0)
+    say(
+        "missed_texts", missed["loops"] / real, "share", "a phrase of one to six words, eight times"
+    )
+    say("missed_texts", missed["invented"] / real, "share", "more than five words, no speech")
+
+
+def main() -> None:
+    parts: dict[str, Callable[[], None]] = {"direct": direct, "memory": memory, "checks": checks}
+    for name in sys.argv[1:] or list(parts):
+        parts[name]()
+
+
+if __name__ == "__main__":
+    main()
