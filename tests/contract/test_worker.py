@@ -140,6 +140,18 @@ def test_what_cannot_be_sent_is_refused_and_the_worker_goes_on(load: Callable[..
     assert engine.echo(7) == 7 and engine.context.incidents == []
 
 
+def test_what_cannot_be_sent_back_stays_and_is_made_again(load: Callable[..., Any]) -> None:
+    engine = load("good")
+    quiet = engine.voice(tone(0.25))
+    loud = quiet.louder(2.0)
+    assert (quiet.level, loud.level) == (0.25, 0.5) and not hasattr(quiet, "whisper")
+    assert engine.say(quiet, [loud, loud]) == 1.25
+    os.kill(engine.pid, signal.SIGKILL)
+    assert engine.say(loud, [quiet]) == 0.75  # both were made again, one out of the other
+    del quiet, loud
+    assert engine.say(engine.voice(tone(0.5)), []) == 0.5
+
+
 TROUBLES = {
     "segfault": "SIGSEGV",
     "hang": "longer than",
@@ -151,7 +163,7 @@ TROUBLES = {
     "nonsense": "nonsense",
     "nan": "no number",
     "text": "not a list",
-    "object": "sent to a worker",
+    "object": "not a list",
     "closes": "closed its pipes",
 }
 LIMITS = {"timeout_s": 2.0, "max_memory_gb": 0.25}

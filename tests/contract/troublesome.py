@@ -34,6 +34,17 @@ def heard(audio: Audio) -> list[Utterance]:
     return [Utterance("u0001", "", 0.0, audio.duration, level, None, None, "en", 0.9, None, words)]
 
 
+class Voice:
+    """A state that cannot be sent: it holds a function."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self.function = lambda: level
+
+    def louder(self, gain: float) -> Voice:
+        return Voice(self.level * gain)
+
+
 class Good:
     info: ClassVar[EngineInfo] = info("good")
 
@@ -50,6 +61,12 @@ class Good:
 
     def echo(self, value: Any) -> Any:
         return value
+
+    def voice(self, audio: Audio) -> Voice:
+        return Voice(float(np.abs(audio.samples).max()))
+
+    def say(self, voice: Voice, others: list[Voice]) -> float:
+        return voice.level + sum(v.level for v in others)
 
 
 class EightKilohertz(Good):

@@ -29,6 +29,13 @@ _BUFFERS = 64  # arrays written by one system call, well below IOV_MAX
 Message = dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Handle:
+    """Stands for an object that stays in the worker."""
+
+    number: int
+
+
 class Garbage(ValueError):
     """What arrived is not a message."""
 

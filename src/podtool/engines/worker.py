@@ -31,13 +31,14 @@ from podtool import errors
 from podtool.audio import Audio
 from podtool.engines.contract import check
 from podtool.engines.protocols import EngineContext, EngineInfo, Incident
-from podtool.engines.wire import Channel, Garbage, Message
+from podtool.engines.wire import Channel, Garbage, Handle, Message
 from podtool.errors import EngineFailure, ModelError, PodtoolError
 from podtool.progress import NOTICE
 
 log = logging.getLogger(__name__)
 
 _MAIN = Path(__file__).with_name("worker_main.py")
+_ANSWERS = ("ready", "folder", "value", "item", "end", "kept", "error")
 _LOOK_S = 0.1  # how often the memory of a worker is looked at
 # The parent-death signal is tied to the thread that starts a process: this one stays to the end.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="podtool-worker-starter")
@@ -68,9 +69,9 @@ def must_isolate(info: EngineInfo) -> bool:
 class Worker:
     """An engine, loaded in a process of its own when this is made; `close` ends it.
 
-    Methods and plain attributes are those of the engine; an iterator comes back whole. Calls from
-    several threads are answered one after the other. Raises what the engine raises, and
-    EngineFailure where it failed twice.
+    Methods and plain attributes are those of the engine; an iterator comes back whole, and what
+    cannot be sent stays in the worker (`Kept`). Calls from several threads are answered one after
+    the other. Raises what the engine raises, and EngineFailure where it failed twice.
     """
 
     def __init__(self, order: Order, context: EngineContext) -> None:
@@ -93,7 +94,7 @@ class Worker:
             return member
 
         def call(*args: Any, **named: Any) -> Any:
-            return self._call(name, args, named)
+            return self._call(None, name, args, named)
 
         # stages look at what a method takes
         call.__signature__ = inspect.signature(member)  # type: ignore[attr-defined]
@@ -120,21 +121,49 @@ class Worker:
         if process is not None:
             process.stop()
 
-    def _call(self, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def _call(
+        self, on: Kept | None, method: str, args: tuple[Any, ...], named: dict[str, Any]
+    ) -> Any:
+        """One call of a method of the engine, or `on` something that it keeps in the worker."""
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
 
         def ask() -> Any:
             assert self._process is not None
-            what = f"{method} of {_length(args)}"
-            self._process.allow(self._context.worker.timeout_s, what)
-            answer, peak = self._process.ask(method, args, named)
-            self.peak_mb = max(self.peak_mb, peak)
+            answer = self._once(_Recipe(on, method, args, named))
+            if isinstance(answer, _Remote):
+                return check(self.info, method, args, Kept(self, self._process, answer))
             if isinstance(answer, Iterator):
                 return iter(check(self.info, method, args, list(answer)))
-            return check(self.info, method, args, answer)
+            return check(self.info, method, args, answer) if on is None else answer
 
         with self._lock:
             return self._persistently(ask)
+
+    def _once(self, recipe: _Recipe) -> Any:
+        """The answer of the running process."""
+        assert self._process is not None
+        args = [self._sendable(a) for a in recipe.args]
+        named = {k: self._sendable(v) for k, v in recipe.named.items()}
+        number = 0 if recipe.on is None else self._sendable(recipe.on).number
+        what = f"{recipe.method} of {_length(recipe.args)}"
+        self._process.allow(self._context.worker.timeout_s, what)
+        answer, peak = self._process.ask(number, recipe, args, named)
+        self.peak_mb = max(self.peak_mb, peak)
+        return answer
+
+    def _sendable(self, value: Any) -> Any:
+        """A value for the running process; what an earlier one kept is made there again."""
+        if isinstance(value, list):
+            return [self._sendable(v) for v in value]
+        if not isinstance(value, Kept):
+            return value
+        assert self._process is not None
+        if value._process is not self._process:
+            again = self._once(value._remote.recipe)
+            if not isinstance(again, _Remote):
+                raise EngineFailure(f"{self.info.name} made something else the second time")
+            value._process, value._remote = self._process, again
+        return Handle(value._remote.number)
 
     def _persistently(self, ask: Callable[[], Any]) -> Any:
         """`ask` of a running worker; of a fresh one, once, where that fails."""
@@ -166,6 +195,49 @@ class Worker:
         self._context.incidents.append(Incident(self.info.stage, name, reason, name))
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """A call, to be made again where a process has ended."""
+
+    on: Kept | None
+    method: str
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """An object that a process keeps: its number there, what is known of it, how it was made."""
+
+    number: int
+    facts: dict[str, Any]
+    methods: tuple[str, ...]
+    recipe: _Recipe
+
+
+class Kept:
+    """An answer that cannot leave the worker, such as a voice of the engine's own.
+
+    It can be given to the engine's methods, its plain attributes can be read, its methods called.
+    """
+
+    def __init__(self, worker: Worker, process: _Process, remote: _Remote) -> None:
+        self._worker, self._process, self._remote = worker, process, remote
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._remote.facts:
+            return self._remote.facts[name]
+        if name in self._remote.methods:
+            return lambda *args, **named: self._worker._call(self, name, args, named)
+        raise AttributeError(f"what the worker keeps has no {name}")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self._process.dropped.append(self._remote.number)
+
+
 _TYPED = (errors.UsageError, errors.InputError, errors.ConfigError,
           errors.EngineUnavailableError, errors.ModelError, errors.OutputError)  # fmt: skip
 
@@ -176,6 +248,7 @@ class _Process:
     def __init__(self, order: Order, context: EngineContext) -> None:
         self._name = f"{order.info.stage} {order.info.name}"
         self._params = context.worker
+        self.dropped: list[int] = []  # what the process need not keep any longer
         self._lines: deque[str] = deque(maxlen=20)
         self._popen, reader, writer = _start(order, context)
         self.pid = self._popen.pid
@@ -201,12 +274,16 @@ class _Process:
             except ModelError as error:
                 self._send({"message": error.message, "hint": error.hint})
 
-    def ask(self, method: str, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, float]:
+    def ask(
+        self, on: int, recipe: _Recipe, args: list[Any], named: dict[str, Any]
+    ) -> tuple[Any, float]:
         """The answer to one call (an iterator where the method gives one), and peak memory in MB.
 
         Raises Ended, Garbage, or what the engine raised.
         """
-        self._send({"method": method, "args": list(args), "named": named})
+        call = {"on": on, "method": recipe.method, "args": args, "named": named}
+        dropped = [self.dropped.pop() for _ in range(len(self.dropped))]
+        self._send({**call, "dropped": dropped})
         items: list[Any] = []
         while True:
             answer = self._receive()
@@ -215,6 +292,9 @@ class _Process:
                 self.allow(self._allowed, self._what)
             elif answer["is"] == "end":
                 return iter(items), float(answer["peak"])
+            elif answer["is"] == "kept":
+                known = (answer["number"], answer["facts"], tuple(answer["methods"]))
+                return _Remote(*known, recipe), float(answer["peak"])
             else:
                 return answer["value"], float(answer["peak"])
 
@@ -243,7 +323,7 @@ class _Process:
             answer = self._channel.receive()
         except EOFError:
             raise self._gone() from None
-        if answer.get("is") not in ("ready", "folder", "value", "item", "end", "error"):
+        if answer.get("is") not in _ANSWERS:
             raise Garbage("its answer is no answer")
         if answer["is"] == "error":
             _raise(answer)

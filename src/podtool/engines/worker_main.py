@@ -80,16 +80,25 @@ def serve(channel: Any, order: dict[str, Any]) -> None:
         channel.send(_failure(error))
         return
     channel.send({"is": "ready", "facts": _facts(engine)})
+    kept: dict[int, Any] = {0: engine}  # 0 and what earlier answers left here
     while True:
         call = channel.receive()
+        for number in call["dropped"]:
+            kept.pop(number, None)
         try:
-            result = getattr(engine, call["method"])(*call["args"], **call["named"])
+            args = [_meant(a, kept) for a in call["args"]]
+            named = {k: _meant(v, kept) for k, v in call["named"].items()}
+            result = getattr(kept[call["on"]], call["method"])(*args, **named)
             if isinstance(result, Iterator):
                 for item in result:
                     channel.send({"is": "item", "value": item})
-                answer = {"is": "end"}
-            else:
+                answer: dict[str, Any] = {"is": "end"}
+            elif _is_plain(result):
                 answer = {"is": "value", "value": result}
+            else:  # a state of the engine's own, such as a voice: only its name goes out
+                number = max(kept) + 1
+                kept[number] = result
+                answer = {"is": "kept", "number": number} | _outline(result)
             channel.send(answer | {"peak": _peak_memory()})
         except EOFError:
             raise
@@ -116,18 +125,43 @@ def _load(channel: Any, order: dict[str, Any]) -> Any:
     return getattr(importlib.import_module(module), name).load(context)
 
 
-def _facts(engine: Any) -> dict[str, Any]:
-    """The plain public attributes of an engine: `dim`, `stems`, `grid`, ..."""
+def _meant(value: Any, kept: dict[int, Any]) -> Any:
+    """A value, with what a handle stands for in place of the handle."""
+    from podtool.engines.wire import Handle
+
+    if isinstance(value, Handle):
+        return kept[value.number]
+    if isinstance(value, list):
+        return [_meant(v, kept) for v in value]
+    return value
+
+
+def _is_plain(value: Any) -> bool:
     from podtool.engines.wire import pack
 
+    try:
+        pack(value, [])
+    except TypeError:
+        return False
+    return True
+
+
+def _outline(kept: Any) -> dict[str, Any]:
+    """What the parent may know of an object that stays here."""
+    names = [n for n in dir(kept) if not n.startswith("_")]
+    methods = [n for n in names if callable(getattr(kept, n, None))]
+    return {"facts": _facts(kept), "methods": methods}
+
+
+def _facts(engine: Any) -> dict[str, Any]:
+    """The plain public attributes of an engine: `dim`, `stems`, `grid`, ..."""
     found: dict[str, Any] = {}
     for name in dir(engine):
         if name.startswith("_"):
             continue
         try:
             value = getattr(engine, name)
-            if not callable(value):
-                pack(value, [])
+            if not callable(value) and _is_plain(value):
                 found[name] = value
         except Exception:
             continue  # not data, or a property that needs more than the engine has yet
