@@ -29,6 +29,7 @@ from podtool.artifacts import (
 )
 from podtool.audio import AudioSource, AudioWriter, blocks, open_audio, sha256_of, write_audio
 from podtool.engines import availability, choose, engine_class, load
+from podtool.engines.local_models import content_of_model
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.errors import (
     EngineFailure,
@@ -332,6 +333,9 @@ def transcribe_key(
         infos["embedding"] = engine_info("embedding", "campplus", context)
         settings["talkers"] = dataclasses.asdict(_talkers_params(apart))
     inputs = {"audio": heard or recording.sha256, "turns": content_of(turns)}
+    for role, model in (("model", params.model), ("aligner's model", params.align_model)):
+        if model:
+            inputs[role] = content_of_model(context, model)
     return provenance.components("transcribe", context, infos, settings, inputs)
 
 
@@ -339,10 +343,11 @@ OWN_TIMES = "own"
 
 
 def engine_options(context: EngineContext, params: TranscribeParams) -> dict[str, EngineContext]:
-    """What the recogniser and the aligner are loaded with: which model, which prompt."""
+    """What the recogniser and the aligner are loaded with: which model, prompt and language."""
+    language = "" if params.language == "auto" else params.language
     wanted = {
         "transcription": {"model": params.model, "prompt": params.prompt},
-        "alignment": {"model": params.align_model},
+        "alignment": {"model": params.align_model, "language": language},
     }
     return {
         stage: dataclasses.replace(
@@ -432,8 +437,8 @@ def transcribe_file(
         silero = availability("vad", "silero", context).available
         vad = load("vad", "silero", context) if silero else None
     check_language(recogniser.info, params.language)
-    for option in of["transcription"].options or {}:
-        if option not in recogniser.info.options:
+    for option, value in (("model", params.model), ("prompt", params.prompt)):
+        if value and option not in recogniser.info.options:
             log.warning("%s takes no %s: it is ignored", recogniser.info.name, option)
     if not params.batch:
         params = dataclasses.replace(params, batch=16 if context.device == "cuda" else 1)
