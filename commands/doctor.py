@@ -13,11 +13,13 @@ def doctor(json: shared.Json = False) -> None:
     findings = list(diagnose())
     if json:
         shared.json_rows(
-            {"part": f.part, "item": f.item, "value": f.value, "state": f.state} for f in findings
+            {"part": f.part, "item": f.item, "value": f.value, "state": f.state, "hint": f.hint}
+            for f in findings
         )
     else:
-        rows = [[f.item, f.value, f.state, f.part] for f in findings]
-        shared.table("podtool doctor", ["item", "value", "state", "part"], rows, to_stdout=True)
+        rows = [[f.item, f.value, f.state, f.hint] for f in findings]
+        columns = ["item", "value", "state", "what to do"]
+        shared.table("podtool doctor", columns, rows, to_stdout=True, justify="left")
     missing = [f.item for f in findings if f.state == "missing"]
     if missing:
         raise EngineUnavailableError(
