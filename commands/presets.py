@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import shared
 
-app = typer.Typer(help="Presets and where settings come from.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from podtool.config import Preset
+
+app = typer.Typer(
+    help="Presets: what they set and why; where settings come from.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -18,7 +24,9 @@ def list_presets(json: shared.Json = False) -> None:
 
     found = [load_preset(name) for name in preset_names()]
     if json:
-        shared.json_rows({"name": p.name, "about": p.about, "settings": p.values} for p in found)
+        shared.json_rows(
+            {"name": p.name, "about": p.about, "why": p.why, "settings": p.values} for p in found
+        )
         return
     rows = [
         [
@@ -39,17 +47,22 @@ def explain(
     stage: Annotated[
         list[str] | None, typer.Option("--stage", help="Only this stage; repeatable.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Settings that the preset leaves alone, too.")
+    ] = False,
     settings: shared.Settings = None,
     json: shared.Json = False,
 ) -> None:
-    """Every setting: its value, where that comes from, what it does."""
+    """What a preset sets and why, and whether its engines run here.
+
+    Without a preset: every setting, its value, where that comes from, what it does.
+    """
     import os
 
     from podtool import config
 
     preset = preset or os.environ.get("PODTOOL_PRESET") or None
-    if preset:
-        config.load_preset(preset)
+    chosen = config.load_preset(preset) if preset else None
     config.check_settings(settings or [])
     records: list[dict[str, Any]] = []
     for name in stage or list(config.STAGES):
@@ -69,8 +82,49 @@ def explain(
     if json:
         shared.json_rows(records)
         return
+    if chosen is not None and not every and not stage:
+        records = [r for r in records if r["origin"] != "default"]
+    columns = ["setting", "value", "default", "from", "what it does"]
     rows = [
-        [f"{r['stage']}.{r['setting']}", str(r["value"]), r["origin"], r["help"]] for r in records
+        [f"{r['stage']}.{r['setting']}", *(str(r[k]) for k in columns[1:3]), r["origin"], r["help"]]
+        for r in records
     ]
+    if chosen is not None:
+        _tell(chosen)
     title = f"Settings with {preset}" if preset else "Settings"
-    shared.table(title, ["setting", "value", "from", "what it does"], rows, to_stdout=True)
+    shared.table(title, columns, rows, to_stdout=True, justify="left")
+
+
+def _tell(preset: Preset) -> None:
+    """What a preset is for, why it is as it is, and what it would need on this machine."""
+    lines = [f"{preset.name}: {preset.about}"]
+    if preset.why:
+        lines += ["", " ".join(preset.why.split())]
+    needs = list(_needs(preset))
+    lines += ["", *needs] if needs else []
+    typer.echo("\n".join(lines) + "\n")
+
+
+def _needs(preset: Preset) -> Iterator[str]:
+    """Its device, and each engine that it names: whether it runs here, and what would make it."""
+    from podtool import engines
+
+    if preset.device:
+        here = preset.device in engines.machine_runtimes()
+        yield f"device {preset.device}: {'is here' if here else 'is not here'}"
+    context = shared.context(None, preset.name)
+    for table, key, stage in _ENGINES:
+        name = preset.values.get(table, {}).get(key, "auto")
+        if name in ("auto", "own"):
+            continue
+        status = engines.availability(stage, name, context)
+        why = f"{status.reason} ({status.hint})" if status.hint else status.reason
+        yield f"{stage} {name}: {'runs here' if status.available else why}"
+
+
+_ENGINES = (
+    ("separate", "engine", "separation"),
+    ("talkers", "engine", "talkers"),
+    ("transcribe", "engine", "transcription"),
+    ("transcribe", "align", "alignment"),
+)

@@ -308,7 +308,9 @@ def context(
     from podtool.store import ModelStore
 
     if preset:
-        engines.declare(load_preset(preset).engines)
+        chosen = load_preset(preset)
+        engines.declare(chosen.engines)
+        device = device or chosen.device
     flags = {"fallback": fallback or None, "max_memory_gb": max_memory}
     worker = resolve_params(WorkerParams, flags, preset, settings)
     made = EngineContext(store=ModelStore(), device=device or "cpu", worker=worker)

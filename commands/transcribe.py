@@ -81,6 +81,7 @@ def transcribe(
         shared.refuse_existing(output, force)
     given = shared.read_input(input, None if source == "mixture" else source)
     flags = {
+        "engine": engine,
         "language": language,
         "model": model,
         "prompt": prompt,
@@ -107,7 +108,7 @@ def transcribe(
             params,
             parts,
             observe,
-            engine or "auto",
+            params.engine,
             apart=apart,
         )
     utterances = of_kind(found, Utterance)

@@ -42,7 +42,8 @@ STAGES = {
     "tracker": "podtool.live.tracker:TrackerParams",
     "voice": "podtool.live.voice:VoiceParams",
 }
-_PLAIN = {"about", "why", "extends"}  # keys of a preset that are not tables
+DEVICES = ("mlx", "cuda", "mps", "cpu")
+_PLAIN = {"about", "why", "device", "extends"}  # keys of a preset that are not tables
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -63,6 +64,7 @@ class Preset:
     values: dict[str, dict[str, Any]]
     origins: dict[str, dict[str, str]]  # stage -> field -> name of the preset that sets it
     why: str = ""  # what its choices rest on, in a paragraph
+    device: str = ""  # where engines run, unless --device says otherwise
     engines: dict[str, Declaration] = field(default_factory=dict)  # programs that it declares
 
 
@@ -109,6 +111,7 @@ def load_preset(name: str, _below: tuple[str, ...] = ()) -> Preset:
         values = {stage: dict(v) for stage, v in below.values.items()}
         origins = {stage: dict(v) for stage, v in below.origins.items()}
         programs = dict(below.engines)
+        data.setdefault("device", below.device)
     for stage, table in data.items():
         if stage in _PLAIN:
             continue
@@ -127,8 +130,10 @@ def load_preset(name: str, _below: tuple[str, ...] = ()) -> Preset:
             _check_field(stage, key, known, where)
             values.setdefault(stage, {})[key] = _fit(value, known[key], f"{where}: {stage}.{key}")
             origins.setdefault(stage, {})[key] = name
-    about, why = (str(data.get(key, "")).strip() for key in ("about", "why"))
-    return Preset(name, about, values, origins, why, programs)
+    about, why, device = (str(data.get(key, "")).strip() for key in ("about", "why", "device"))
+    if device not in ("", *DEVICES):
+        raise ConfigError(f"the preset {name}: device is one of {', '.join(DEVICES)}")
+    return Preset(name, about, values, origins, why, device, programs)
 
 
 def resolve(

@@ -352,26 +352,30 @@ class TranscribeStep:
 
     def key(self, state: State) -> Components:
         turns = of_kind(state.rows["diarize"], Turn)
+        params = state.request.stage_params("transcribe")
         return pipeline.transcribe_key(
             state.recording,
             turns,
             state.context,
-            state.request.stage_params("transcribe"),
+            params,
+            params.engine,
             heard=heard(state)[1],
             apart=state.request.stage_params("talkers"),
         )
 
     def build(self, state: State, folder: Path) -> None:
         path, digest = heard(state)
+        params = state.request.stage_params("transcribe")
         with open_audio(path) as audio:
             rows = pipeline.transcribe_file(
                 audio,
                 state.recording,
                 state.rows["diarize"],
                 state.context,
-                state.request.stage_params("transcribe"),
+                params,
                 state.timings[self.name],
                 state.on_progress,
+                params.engine,
                 heard=digest,
                 apart=state.request.stage_params("talkers"),
             )

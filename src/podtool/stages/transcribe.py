@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TranscribeParams:
+    engine: str = field(default="auto", metadata={"help": "Engine that reads the words."})
     language: str = field(
         default="auto",
         metadata={"help": "Language of the recording, as a BCP 47 tag; auto: the engine tells."},
