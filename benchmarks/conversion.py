@@ -1,6 +1,9 @@
 """Conversion: the ten pairs of pairs.toml, and the price of similarity in words and sound.
 
-usage: python benchmarks/conversion.py [--out DIR] [--set FIELD=VALUE ...]
+usage: python benchmarks/conversion.py [--engine NAME ...] [--out DIR] [--set FIELD=VALUE ...]
+
+All conversion engines by default, the same pairs in the same run: the rows of the one that
+`auto` takes have the plain names of the pairs, those of others the name of the engine before it.
 
 similarity   cosine of each converted utterance with the target's unseen speech (mean embedding of
              its utterances), by CAM++ and by GE2E; beside it: the unconverted source, the target's
@@ -14,7 +17,11 @@ wer          Moonshine on the converted utterance against Moonshine on the sourc
 dnsmos       DNSMOS P.835 overall, converted less source
 mcd          mel-cepstral distortion (24 coefficients, DTW) to the target's own reading of the same
              sentence, converted and unconverted
-rtf          seconds of computing per second of speech converted (analysis of the speaker apart)
+f0           correlation of log F0 with the source's where both are voiced; median F0 against the
+             median of the target's unseen speech, as a share of it
+rtf          seconds of computing per second of speech converted (analysis of the speaker apart), on
+             one core
+size         of the weights that the engine has beside those of the recogniser
 
 `--out` keeps the converted audio. Needs PODTOOL_DATA (default ../shared/data) and weights
 (`podtool models pull embedded dnsmos`).
@@ -63,7 +70,7 @@ class Bench:
             n: engines.load("embedding", n.partition("_")[0], self.context) for n in NAMES
         }
         self.recogniser = engines.load("transcription", "moonshine", self.context)
-        self.world = engines.load("conversion", "world", self.context)
+        self.engine: Any = None
         self.dnsmos = Dnsmos(self.context)
         self._vectors: dict[tuple[str, str], Vector] = {}
 
@@ -159,6 +166,12 @@ def distortion(a: Audio, b: Audio) -> float:
     return float(total[-1, -1] / steps[-1, -1])
 
 
+def log_f0(audio: Audio) -> Vector:
+    """(n,) natural log of F0 every 5 ms, NaN where unvoiced."""
+    f0 = analyse(audio.samples[0], resynthesis=False).f0
+    return np.asarray(np.log(np.where(f0 > 0, f0, np.nan)))
+
+
 def joined(bench: Bench, paths: list[str]) -> tuple[Audio, list[Turn]]:
     """Utterances as one recording with half a second between them, and a turn for each."""
     pause = np.zeros((1, RATE // 2), np.float32)
@@ -177,7 +190,7 @@ def joined(bench: Bench, paths: list[str]) -> tuple[Audio, list[Turn]]:
 def voice_of(bench: Bench, paths: list[str]) -> SpeechProfile:
     """The voice as `podtool clone` makes it of these recordings."""
     audio, turns = joined(bench, paths)
-    return clone(audio, "joined", turns, "S1", bench.world, bench.embedders["campplus"]).profile
+    return clone(audio, "joined", turns, "S1", bench.engine, bench.embedders["campplus"]).profile
 
 
 def run_pair(
@@ -189,22 +202,24 @@ def run_pair(
     episode, turns = joined(bench, sources)
     began = time.process_time()
     profile = analyse_speaker(
-        episode, [Span(t.start, t.end) for t in turns], bench.world, params, 1
+        episode, [Span(t.start, t.end) for t in turns], bench.engine, params, 1
     )
     found: dict[str, list[float]] = {"analysis_s": [time.process_time() - began]}
     began = time.process_time()
-    mapping = bench.world.voice_map(profile, voice, params.mapping())
+    mapping = bench.engine.voice_map(profile, voice, params.mapping())
     chosen = [turns[sources.index(p)] for p in pair["convert"]]
-    takes = list(convert(episode, chosen, bench.world, mapping, params, workers=1))
+    takes = list(convert(episode, chosen, bench.engine, mapping, params, workers=1))
     found["convert_s"] = [time.process_time() - began]
     found["speech_s"] = [sum(t.end - t.start for t in chosen)]
     found["drift_ms"] = [
         max(abs(t.checks["first_word_drift_ms"]), abs(t.checks["last_word_drift_ms"]))
         for t in takes
     ]
+    found["left"] = [t.checks.get("left_to_source", 0.0) for t in takes]
     found["length_error"] = [abs(t.checks["length_error_frames"]) for t in takes]
     texts = {normalise(bench.rows[p]["transcript"]): p for p in unseen}
     vectors: dict[str, list[Vector]] = {n: [] for n in NAMES}
+    pitches: list[Vector] = []
     for path, take in zip(pair["convert"], takes, strict=True):
         before, after = bench.audio(path), take.audio.read()
         if out is not None:
@@ -214,6 +229,10 @@ def run_pair(
         heard, meant = normalise(bench.text(after)), normalise(bench.text(before))
         add(found, "errors", word_distance(meant, heard))
         add(found, "words", len(meant.split()))
+        pitch, its_own = log_f0(after), log_f0(before)
+        both = np.isfinite(pitch) & np.isfinite(its_own)
+        add(found, "f0_correlation", np.corrcoef(pitch[both], its_own[both])[0, 1])
+        pitches.append(pitch[np.isfinite(pitch)])
         add(found, "dnsmos", bench.dnsmos.overall(after))
         add(found, "dnsmos_change", bench.dnsmos.overall(after) - bench.dnsmos.overall(before))
         same = texts.get(normalise(bench.rows[path]["transcript"]))
@@ -221,6 +240,9 @@ def run_pair(
             theirs = bench.audio(same)
             add(found, "mcd", distortion(after, theirs))
             add(found, "mcd_source", distortion(before, theirs))
+    theirs_f0 = np.concatenate([log_f0(bench.audio(p)) for p in unseen])
+    middle = np.nanmedian(theirs_f0)
+    found["f0_median_off"] = [abs(float(np.exp(np.median(np.concatenate(pitches)) - middle)) - 1)]
     for name in NAMES:
         target = bench.centre(name, unseen)
         source = bench.centre(name, [p for p in sources if p not in pair["convert"]] or sources)
@@ -262,12 +284,16 @@ def rank(bench: Bench, name: str, vector: Vector, target: str, unseen: list[str]
     return 1.0 + sum(v > near[target] for v in near.values())
 
 
-def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> None:
+def report(
+    all_found: list[tuple[dict[str, Any], dict[str, list[float]]]], before: str, size: int
+) -> None:
+    """Rows of one engine; `before` stands before the names of the pairs."""
     kinds = {
-        "ten pairs": all_found,
-        "within gender": [f for f in all_found if not f[0]["across"]],
-        "across gender": [f for f in all_found if f[0]["across"]],
+        f"{before}ten pairs": all_found,
+        f"{before}within gender": [f for f in all_found if not f[0]["across"]],
+        f"{before}across gender": [f for f in all_found if f[0]["across"]],
     }
+    whole = before.rstrip(" ,")
     for label, group in kinds.items():
         for name in NAMES:
             for what in ("similarity", "unconverted", "same_speaker", "to_source"):
@@ -293,6 +319,8 @@ def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> No
         say("conversion_wer", errors / words, "share", label, int(words))
         say("dnsmos", mean(group, "dnsmos"), "MOS", label)
         say("dnsmos_change", mean(group, "dnsmos_change"), "MOS", label)
+        say("f0_correlation", mean(group, "f0_correlation"), "1", label)
+        say("f0_median_off", mean(group, "f0_median_off"), "share", label)
         have = [f for f in group if "mcd" in f[1]]
         if have:
             ours, theirs = mean(have, "mcd"), mean(have, "mcd_source")
@@ -301,9 +329,14 @@ def report(all_found: list[tuple[dict[str, Any], dict[str, list[float]]]]) -> No
             say("mcd_unconverted", theirs, "dB", label, count)
             say("mcd_gain", theirs - ours, "dB", label, count)
     speech = sum(f["speech_s"][0] for _, f in all_found)
-    say("conversion_rtf", sum(f["convert_s"][0] for _, f in all_found) / speech, "x")
-    say("conversion_drift_ms", max(max(f["drift_ms"]) for _, f in all_found), "ms", "worst take")
-    say("conversion_length_error", max(max(f["length_error"]) for _, f in all_found), "frames")
+    say("conversion_rtf", sum(f["convert_s"][0] for _, f in all_found) / speech, "x", whole)
+    drift = max(max(f["drift_ms"]) for _, f in all_found)
+    say("conversion_drift_ms", drift, "ms", f"{before}worst take")
+    length = max(max(f["length_error"]) for _, f in all_found)
+    say("conversion_length_error", length, "frames", whole)
+    left = float(np.mean([np.mean(f["left"]) for _, f in all_found]))
+    say("left_to_the_source", left, "share", f"{before}ten pairs")
+    say("weights_mb", size / 1e6, "MB", whole)
 
 
 def mean(group: list[tuple[dict[str, Any], dict[str, list[float]]]], key: str) -> float:
@@ -313,6 +346,7 @@ def mean(group: list[tuple[dict[str, Any], dict[str, list[float]]]], key: str) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="the conversion figures")
+    parser.add_argument("--engine", action="append", default=[], help="one of those; repeatable")
     parser.add_argument("--out", type=Path, help="keep the converted audio here")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     options = parser.parse_args()
@@ -321,24 +355,36 @@ def main() -> None:
     for setting in options.set:
         name, _, value = setting.partition("=")
         params = replace(params, **{name: kinds[name](value)})
-    if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
     pairs = tomllib.loads((ROOT / "benchmarks" / "pairs.toml").read_text())["pair"]
     bench = Bench()
-    done = []
     for pair in pairs:
         for speaker in (pair["source"], pair["target"]):
             if any(bench.rows[p]["in_train"] for p in bench.of(speaker)):
                 sys.exit(f"{speaker} is a training speaker")
-        found = run_pair(bench, pair, params, options.out)
-        done.append((pair, found))
-        print(
-            f"{pair['source']} -> {pair['target']}: "
-            + ", ".join(f"{k} {np.mean(v):.3f}" for k, v in found.items()),
-            file=sys.stderr,
-            flush=True,
-        )
-    report(done)
+    usual = engines.choose("conversion", bench.context)
+    for name in options.engine or engines.engine_names("conversion"):
+        bench.engine = engines.load("conversion", name, bench.context)
+        out = None if options.out is None else options.out / name
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        done = []
+        for pair in pairs:
+            found = run_pair(bench, pair, params, out)
+            done.append((pair, found))
+            print(
+                f"{name}, {pair['source']} -> {pair['target']}: "
+                + ", ".join(f"{k} {np.mean(v):.3f}" for k, v in found.items()),
+                file=sys.stderr,
+                flush=True,
+            )
+        report(done, "" if name == usual else f"{name}, ", weights_bytes(bench, name))
+
+
+def weights_bytes(bench: Bench, name: str) -> int:
+    """Of the files of an engine's models, the recogniser's left out."""
+    models = engines.engine_class("conversion", name).info.models
+    folders = [bench.context.model(m) for m in models if not m.startswith("moonshine")]
+    return sum(f.stat().st_size for folder in folders for f in folder.glob("*.onnx"))
 
 
 if __name__ == "__main__":

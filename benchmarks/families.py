@@ -48,10 +48,11 @@ from torch.utils.data import DataLoader
 
 from podtool.engines.separation_podtool_model import band_powers
 from podtool.training.corpus import RATE, Corpus, read_corpus
+from podtool.training.course import keep_memory
 from podtool.training.losses import grouping, loss
 from podtool.training.mixing import Mixer
 from podtool.training.recipe import Recipe, read_recipe
-from podtool.training.trainer import VALIDATION_SEED, Scenes, _keep_memory, scores
+from podtool.training.trainer import VALIDATION_SEED, Scenes, scores
 
 RECIPE = read_recipe("talkers-pairs")
 FAMILIES: dict[str, Callable[[], Family]] = {
@@ -292,7 +293,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="shapes, causality and cost alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    _keep_memory()
+    keep_memory()
     if options.check:
         for name in FAMILIES:
             if name in options.only:

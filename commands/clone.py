@@ -8,7 +8,17 @@ from typing import Annotated
 import typer
 
 from . import shared
-from .shared import ConsentText, Device, Force, Input, Out, Preset, Settings, TimingsFlag
+from .shared import (
+    ConsentText,
+    Device,
+    EngineName,
+    Force,
+    Input,
+    Out,
+    Preset,
+    Settings,
+    TimingsFlag,
+)
 
 SpeakerLabel = Annotated[
     str | None,
@@ -28,6 +38,7 @@ def clone(
     by: By = None,
     date: Date = None,
     licence: Licence = None,
+    engine: EngineName = None,
     output: Out = None,
     force: Force = False,
     preset: Preset = None,
@@ -38,7 +49,8 @@ def clone(
     """Make a voice profile: a `voice` row in OUTPUT, its state file beside it.
 
     INPUT is a recording of one person, or a diarized file with --speaker. The clips are chosen by
-    quality: alone, loud over the noise, not clipped. Needs --consent.
+    quality: alone, loud over the noise, not clipped. The engine that makes it will speak it. Needs
+    --consent.
     """
     from podtool.artifacts import Voice
     from podtool.errors import UsageError
@@ -53,7 +65,7 @@ def clone(
     shared.refuse_existing(output, force)
     given = shared.read_input(input)
     context = shared.context(device, preset, settings)
-    params = shared.resolve_params(CloneParams, {}, preset, settings)
+    params = shared.resolve_params(CloneParams, {"engine": engine}, preset, settings)
     shared.warn_of_oddities(given.audio)
     label = find_speaker(given.rows, speaker, context) if speaker else None
     parts = Timings()

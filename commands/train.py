@@ -1,11 +1,11 @@
-"""`podtool train`: own networks from own recordings - a separator, its export."""
+"""`podtool train`: own networks from own recordings - a separator, a converter, their export."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,14 +14,48 @@ from . import shared
 if TYPE_CHECKING:
     from podtool.artifacts import Metric, Provenance
     from podtool.progress import Progress
-    from podtool.training.recipe import Recipe
-    from podtool.training.trainer import Outcome
+    from podtool.training.course import AnyRecipe, Course, Outcome
+    from podtool.training.recipe import ConverterRecipe, Recipe
 
 app = typer.Typer(
     help="Train podtool's own networks, and export what was trained.", no_args_is_help=True
 )
 Licence = Annotated[
     str, typer.Option("--licence", help="Of the weights, for the card and the table of models.")
+]
+
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", metavar="MANIFEST", help="JSON Lines of recordings; repeatable."),
+]
+Folder = Annotated[
+    Path, typer.Option("-o", "--output", help="Folder of the training; it goes on if begun.")
+]
+Start = Annotated[
+    Path | None, typer.Option("--start", help="Weights (.safetensors) to begin with.")
+]
+Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="In all, instead of the recipe's number.")
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", help="cpu, cuda or mps. Default: cuda, else cpu.", envvar="PODTOOL_DEVICE"
+    ),
+]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="Processes that make examples; 0: this one.")
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, help="Threads of the network on the CPU; 0: all.")
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Folder of the decoded audio, to share between trainings."),
+]
+Changed = Annotated[
+    bool,
+    typer.Option("--changed", help="Go on though the recipe has changed since (not its shape)."),
 ]
 
 
@@ -31,41 +65,15 @@ def separator(
         str,
         typer.Argument(help="TOML file, or background, talkers-pairs, talkers-streaming, talkers."),
     ],
-    data: Annotated[
-        list[Path],
-        typer.Option("--data", metavar="MANIFEST", help="JSON Lines of recordings; repeatable."),
-    ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the training; it goes on if begun.")
-    ],
-    start: Annotated[
-        Path | None, typer.Option("--start", help="Weights (.safetensors) to begin with.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="In all, instead of the recipe's number.")
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            "--device", help="cpu, cuda or mps. Default: cuda, else cpu.", envvar="PODTOOL_DEVICE"
-        ),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes that mix scenes; 0: this one.")
-    ] = 0,
-    threads: Annotated[
-        int, typer.Option("--threads", min=0, help="Threads of the network on the CPU; 0: all.")
-    ] = 0,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Folder of the decoded audio, to share between trainings."),
-    ] = None,
-    changed: Annotated[
-        bool,
-        typer.Option(
-            "--changed", help="Go on though the recipe has changed since (not its shape)."
-        ),
-    ] = False,
+    data: Data,
+    output: Folder,
+    start: Start = None,
+    steps: Steps = None,
+    device: Device = None,
+    workers: Workers = 0,
+    threads: Threads = 0,
+    cache: Cache = None,
+    changed: Changed = False,
     licence: Licence = "not stated",
 ) -> None:
     """Train a separator; Ctrl-C saves, and the same command goes on from there.
@@ -73,35 +81,55 @@ def separator(
     A line per validation on stderr, `metric` rows of the best step on stdout at the end, and the
     weights as safetensors and ONNX with a model card in the folder's `export`.
     """
-    from dataclasses import replace
-
     _require("matplotlib", "pyroomacoustics")
     from podtool.training.recipe import read_recipe
 
-    chosen = read_recipe(recipe)
-    if steps is not None:
-        chosen = replace(chosen, training=replace(chosen.training, steps=steps))
-    device = _device(device)
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    from podtool.training.export import export as write_export
+    chosen = _lasting(read_recipe(recipe), steps)
+    device = _device(device, threads)
     from podtool.training.trainer import Trainer
 
-    output.mkdir(parents=True, exist_ok=True)
     with _locked(output):
-        trainer = Trainer(chosen, data, output, device, start, workers, cache, changed)
-        if unmatched := trainer.data.unmatched:
-            shared.warn(f"the recipe names what no manifest has: {', '.join(unmatched)}")
-        provenance = _provenance(chosen, data)
-        outcome = _watched(trainer.run, chosen, trainer.at.step)
-        if not outcome.best:
-            shared.warn("no validation gave a finite loss: nothing to export")
-        else:
-            done = write_export(output, output / "export", licence=licence, force=True)
-            shared.note(f"exported: {', '.join(map(str, done.files))}")
-    shared.write_out([provenance, *_metrics(chosen.name, outcome)], None)
+        course = Trainer(chosen, data, output, device, start, workers, cache, changed)
+        _train(course, chosen, data, course.data.unmatched, licence)
+
+
+@app.command()
+def converter(
+    recipe: Annotated[str, typer.Argument(help="TOML file, or converter.")],
+    data: Data,
+    output: Folder,
+    start: Start = None,
+    steps: Steps = None,
+    device: Device = None,
+    workers: Workers = 0,
+    threads: Threads = 0,
+    cache: Cache = None,
+    changed: Changed = False,
+    licence: Licence = "not stated",
+) -> None:
+    """Train a voice converter from recordings of many people, with transcripts where there are any.
+
+    All of it is listened to first, by the recogniser among others, and kept: a tenth of the
+    recordings' length on one core. For the rest see `podtool train separator`.
+    """
+    _require("matplotlib", "pocketsphinx", "pyworld")
+    from podtool.training.recipe import read_converter_recipe
+
+    chosen = _lasting(read_converter_recipe(recipe), steps)
+    device = _device(device, threads)
+    from podtool.engines.protocols import EngineContext
+    from podtool.progress import Progress
+    from podtool.store import ModelStore
+    from podtool.training.converter import ConverterCourse
+
+    context = EngineContext(store=ModelStore(), device="cpu", threads=threads)
+    with _locked(output):
+        with shared.progress() as observe:
+            course = ConverterCourse(
+                chosen, data, output, context, device, start, workers, cache, changed,
+                lambda done, whole: observe(Progress("listen", done, whole, "utterance")),
+            )  # fmt: skip
+        _train(course, chosen, data, course.data.unmatched, licence)
 
 
 @app.command()
@@ -141,12 +169,44 @@ def export(
     shared.text_stdout().write(done.entry)
 
 
+T = TypeVar("T", bound="Recipe | ConverterRecipe")
+
+
+def _lasting(recipe: T, steps: int | None) -> T:
+    """The recipe with another number of steps."""
+    from dataclasses import replace
+
+    if steps is None:
+        return recipe
+    training: Any = replace(recipe.training, steps=steps)
+    return replace(recipe, training=training)
+
+
+def _train(
+    course: Course, recipe: AnyRecipe, data: list[Path], unmatched: tuple[str, ...], licence: str
+) -> None:
+    """Run a course and export what it comes to."""
+    from podtool.training.export import export as write_export
+
+    if unmatched:
+        shared.warn(f"the recipe names what no manifest has: {', '.join(unmatched)}")
+    provenance = _provenance(recipe, data)
+    outcome = _watched(course.run, recipe, course.at.step)
+    if not outcome.best:
+        shared.warn("no validation gave a finite loss: nothing to export")
+    else:
+        done = write_export(course.folder, course.folder / "export", licence=licence, force=True)
+        shared.note(f"exported: {', '.join(map(str, done.files))}")
+    shared.write_out([provenance, *_metrics(recipe.name, outcome)], None)
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """One process at a time in a training's folder. Raises OutputError."""
     from podtool.errors import OutputError
     from podtool.rundir.lock import FolderLock
 
+    folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder / "lock")
     try:
         lock.__enter__()
@@ -169,12 +229,14 @@ def _require(*packages: str) -> None:
         )
 
 
-def _device(wanted: str | None) -> str:
-    """The device to train on. Raises UsageError, EngineUnavailableError."""
+def _device(wanted: str | None, threads: int) -> str:
+    """The device to train on, the CPU set to `threads`. UsageError, EngineUnavailableError."""
     import torch
 
     from podtool.errors import EngineUnavailableError, UsageError
 
+    if threads:
+        torch.set_num_threads(threads)
     here = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -189,7 +251,7 @@ def _device(wanted: str | None) -> str:
     return wanted
 
 
-def _watched(run: Callable[..., Outcome], recipe: Recipe, first: int) -> Outcome:
+def _watched(run: Callable[..., Outcome], recipe: AnyRecipe, first: int) -> Outcome:
     """Train with progress on stderr, and with Ctrl-C as a wish to save and stop."""
     import sys
 
@@ -205,11 +267,9 @@ def _watched(run: Callable[..., Outcome], recipe: Recipe, first: int) -> Outcome
     def on_row(row: dict[str, float]) -> None:
         nonlocal best
         best = min(best, row["validation_loss"])
-        gains = [f"{v:.1f}" for k, v in sorted(row.items()) if k.startswith("si_sdri_")]
         shared.note(
             f"step {row['step']:.0f} of {total}, {row['hours']:.2f} h, {left.said()} left: "
-            f"validation {row['validation_loss']:.2f} dB (best {best:.2f}), "
-            f"SI-SDRi {' / '.join(gains) or '-'} dB"
+            f"validation {row['validation_loss']:.2f} (best {best:.2f}), {_figures(row)}"
         )
 
     with _stop_on_signal() as stopping:
@@ -230,6 +290,14 @@ def _watched(run: Callable[..., Outcome], recipe: Recipe, first: int) -> Outcome
     if outcome.stopped_early:
         shared.note(f"no better for {recipe.training.patience} validations: stopped")
     return outcome
+
+
+def _figures(row: dict[str, float]) -> str:
+    """What a validation measured beside the loss."""
+    if gains := [f"{v:.1f}" for k, v in sorted(row.items()) if k.startswith("si_sdri_")]:
+        return f"SI-SDRi {' / '.join(gains)} dB"
+    said = {"mcd": "distortion {:.2f} dB", "phone_error": "phones wrong {:.0%}"}
+    return ", ".join(text.format(row[k]) for k, text in said.items() if k in row) or "no scores"
 
 
 class _TimeLeft:
@@ -279,7 +347,7 @@ def _stop_on_signal() -> Iterator[Callable[[], int]]:
             signal.signal(number, handler)
 
 
-def _provenance(recipe: Recipe, manifests: list[Path]) -> Provenance:
+def _provenance(recipe: AnyRecipe, manifests: list[Path]) -> Provenance:
     from podtool import __version__
     from podtool.artifacts import Provenance
     from podtool.audio import sha256_of
@@ -298,6 +366,10 @@ def _metrics(name: str, outcome: Outcome) -> Iterator[Metric]:
 
     yield Metric("steps", outcome.step, "steps", name)
     extra = {"step": int(outcome.best.get("step", 0))}
+    units = {"mcd": "dB", "phone_error": "share", "spread": "x"}
+    units["validation_loss"] = "" if "mcd" in outcome.best else "dB"
     for key, value in outcome.best.items():
-        if key.startswith("si_sdr") or key == "validation_loss":
+        if key.startswith("si_sdr"):
             yield Metric(key, value, "dB", name, extra=extra)
+        elif key in units:
+            yield Metric(key, value, units[key], name, extra=extra)

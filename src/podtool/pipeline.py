@@ -323,7 +323,7 @@ def transcribe_key(
     infos = {"transcription": engine_info("transcription", engine, of["transcription"])}
     if params.align != OWN_TIMES:
         infos["alignment"] = engine_info("alignment", params.align, of["alignment"])
-    if availability("vad", "silero", context).available:
+    if params.gate and availability("vad", "silero", context).available:
         infos["vad"] = engine_info("vad", "silero", context)
     # How many windows go through the engine together changes nothing in what it says of each.
     settings = {k: v for k, v in dataclasses.asdict(params).items() if k != "batch"}
@@ -434,8 +434,9 @@ def transcribe_file(
         aligner = None
         if params.align != OWN_TIMES:
             aligner = load("alignment", params.align, of["alignment"])
-        silero = availability("vad", "silero", context).available
-        vad = load("vad", "silero", context) if silero else None
+        vad = None
+        if params.gate and availability("vad", "silero", context).available:
+            vad = load("vad", "silero", context)
     check_language(recogniser.info, params.language)
     for option, value in (("model", params.model), ("prompt", params.prompt)):
         if value and option not in recogniser.info.options:
@@ -476,16 +477,16 @@ def clone_key(
     context: EngineContext,
     params: CloneParams,
     consent: str | None,
-    engine: str = "auto",
 ) -> Components:
     """What voices depend on; `references`: any name -> content hash of what is heard."""
     infos = {
-        "conversion": engine_info("conversion", engine, context),
+        "conversion": engine_info("conversion", params.engine, context),
         "embedding": engine_info("embedding", "campplus", context),
         "segmentation": engine_info("segmentation", "pyannote", context),
     }
     inputs = {f"reference {i}": h for i, h in enumerate(references.values(), 1)}
     settings = {**dataclasses.asdict(params), "consent": consent or ""}
+    del settings["engine"]  # what it was resolved to stands among the engines
     settings["names"] = [Path(name).stem for name in references]
     return provenance.components("clone", context, infos, settings, inputs)
 
@@ -503,7 +504,6 @@ def clone_voice(
     voice_id: str = "v0001",
     timings: Timings | None = None,
     on_progress: OnProgress = ignore,
-    engine: str = "auto",
     heard: str | None = None,
     licence: str | None = None,
     by: str | None = None,
@@ -531,7 +531,7 @@ def clone_voice(
             diarize_file(audio, recording, context, DiarizeParams(), timings, on_progress), Turn
         )
     with timings.part("load"):
-        converter = load("conversion", engine, context)
+        converter = load("conversion", params.engine, context)
         embedder = load("embedding", "campplus", context)
     if speaker is None:
         with timings.part("reference"):
@@ -571,7 +571,7 @@ def clone_voice(
         else Embedding(model, tuple(round(float(x), 6) for x in made.embedding)),
         statistics=made.statistics,
     )
-    key = clone_key({name: heard or recording.sha256}, context, params, consent, engine)
+    key = clone_key({name: heard or recording.sha256}, context, params, consent)
     return [provenance.provenance(key, context.incidents), voice]
 
 

@@ -12,8 +12,9 @@ from podtool.training.recipe import read_recipe, recipe_names
 
 
 def test_the_shipped_recipes() -> None:
-    assert recipe_names() == ["background", "talkers", "talkers-pairs", "talkers-streaming"]
-    found = {name: read_recipe(name) for name in recipe_names()}
+    separators = ["background", "talkers", "talkers-pairs", "talkers-streaming"]
+    assert recipe_names() == sorted([*separators, "converter"])
+    found = {name: read_recipe(name) for name in separators}
     for name, recipe in found.items():
         assert recipe.name == name and recipe.about
         frame_ms = 1000 * recipe.network.window / recipe.network.sample_rate

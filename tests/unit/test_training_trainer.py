@@ -17,11 +17,12 @@ import pytest
 import torch
 
 from podtool.errors import ConfigError, EngineFailure, InputError, ModelError, OutputError
-from podtool.training import curve, trainer
+from podtool.training import course, curve, trainer
 from podtool.training.card import read_curve
+from podtool.training.course import learning_rate
 from podtool.training.mixing import Mixer, Scene
 from podtool.training.recipe import TrainingParams, read_recipe
-from podtool.training.trainer import Trainer, learning_rate, scores
+from podtool.training.trainer import Trainer, scores
 
 Make = Callable[..., Trainer]
 
@@ -213,7 +214,7 @@ def test_nothing_but_bad_scenes_ends_the_training(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda index: True)
-    monkeypatch.setattr(trainer, "BAD_STEPS", 3)
+    monkeypatch.setattr(course, "BAD_STEPS", 3)
     with pytest.raises(EngineFailure, match="no finite gradient in 3 steps"):
         make().run()
 

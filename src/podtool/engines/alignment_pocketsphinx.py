@@ -88,6 +88,24 @@ class PocketSphinxAligner:
             result.append(Word(word, start, end, round(score, 4)))
         return _filled(words, result, audio.duration)
 
+    def phones(self, audio: Audio, words: list[str]) -> list[tuple[str, float, float]]:
+        """(phone of the CMU set or "SIL", start, end) in seconds; empty where alignment fails."""
+        flat = [w for word in words for w in spoken_words(word) if self._know(w, word)]
+        samples = audio.samples.mean(axis=0, dtype=np.float32)
+        if not flat or not self._run(samples, flat):
+            return []
+        decoder = self._decoder
+        try:
+            decoder.set_alignment()  # of the words just found: the next pass gives their phones
+            self._hear(_pcm(samples))
+            found = [(p.name, p.start, p.duration) for w in decoder.get_alignment() for p in w]
+        except RuntimeError:
+            return []
+        return [
+            (name if name.isalpha() else "SIL", start * FRAME_S, (start + length) * FRAME_S)
+            for name, start, length in found
+        ]
+
     def _know(self, word: str, written: str) -> bool:
         if self._decoder.lookup_word(word) is not None:
             return True
@@ -106,17 +124,13 @@ class PocketSphinxAligner:
 
     def _run(self, samples: NDArray[np.float32], words: list[str]) -> list[tuple[int, int, float]]:
         """(first frame, end frame, score) of each word; empty where the alignment fails."""
-        peak = float(np.abs(samples).max(initial=0.0))
-        if peak <= 0.0 or len(samples) < RATE // 20:
+        if not np.any(samples) or len(samples) < RATE // 20:
             return []
-        pcm = np.round(samples * (0.9 / peak) * 32767).astype("<i2")
         decoder = self._decoder
         decoder.reinit_feat()  # its noise tracker would carry over from what came before
         try:
             decoder.set_align_text(" ".join(words))
-            decoder.start_utt()
-            decoder.process_raw(pcm.tobytes(), full_utt=True)
-            decoder.end_utt()
+            self._hear(_pcm(samples))
             segments = list(decoder.seg() or ())
         except RuntimeError:
             return []
@@ -125,6 +139,16 @@ class PocketSphinxAligner:
             for s in segments
             if not s.word.startswith(("<", "[", "++"))
         ]
+
+    def _hear(self, pcm: bytes) -> None:
+        self._decoder.start_utt()
+        self._decoder.process_raw(pcm, full_utt=True)
+        self._decoder.end_utt()
+
+
+def _pcm(samples: NDArray[np.float32]) -> bytes:
+    peak = float(np.abs(samples).max())
+    return bytes(np.round(samples * (0.9 / peak) * 32767).astype("<i2").tobytes())
 
 
 def _goodness(score: float, frames: int) -> float:

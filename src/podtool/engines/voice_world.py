@@ -85,13 +85,18 @@ class VoiceMap:
         change = weight * (apply(self.voiced, cepstra) - cepstra)
         change += (1 - weight) * (apply(self.unvoiced, cepstra) - cepstra)
         change[:, 0] = 0.0  # the level contour stays the source's
-        depth = (frame_level(envelope) - self.source_level) * 10 / LOG10 + SPEECH_RANGE_DB
-        change *= np.clip(1 + depth / FADE_DB, 0.0, 1.0)[:, None]
+        change *= in_speech(envelope, self.source_level)[:, None]
         bands = self.strength * change @ dct
         if self.bands < BANDS:
             beyond = bands[:, -3:].mean(axis=1, keepdims=True)
             bands = np.hstack([bands, np.repeat(beyond, BANDS - self.bands, axis=1)])
         return np.asarray(bands)
+
+
+def in_speech(envelope: Floats, level: float) -> Floats:
+    """(n,) 1 within the range of speech under the natural log power `level`, fading to 0 below."""
+    depth = (frame_level(envelope) - level) * 10 / LOG10 + SPEECH_RANGE_DB
+    return np.asarray(np.clip(1 + depth / FADE_DB, 0.0, 1.0))
 
 
 def cepstral_order(bands: int) -> int:
@@ -123,13 +128,16 @@ class World:
         rate = max((c.sample_rate for c in clips), default=RATE)
         with ThreadPoolExecutor(max(1, workers)) as pool:  # WORLD works outside the interpreter
             analysed = list(pool.map(_speech_of, clips))
-        stretches = [frames for frames, _ in analysed]
-        ratios = [ratio for _, ratio in analysed]
-        count = sum(n for _, n in ratios)
-        ratio = sum(r * n for r, n in ratios) / count if count else None
+        count = sum(a.high_frames for a in analysed)
+        ratio = sum(a.high_db * a.high_frames for a in analysed) / count if count else None
         if ratio is not None and ratio < EMPTY_DB:
             ratio = None
-        return build_profile(stretches, rate, ratio)
+        profile = build_profile([a.frames for a in analysed], rate, ratio)
+        return self._heard(profile, analysed)
+
+    def _heard(self, profile: SpeechProfile, clips: list[Analysed]) -> SpeechProfile:
+        """What an engine that listens adds to a profile."""
+        return profile
 
     def voice_map(
         self, source: SpeechProfile, target: SpeechProfile, params: MappingParams | None = None
@@ -141,18 +149,15 @@ class World:
         dct = cosines(bands, cepstral_order(bands))
         a = source.envelope[:, :bands].astype(np.float64) @ dct.T
         b = target.envelope[:, :bands].astype(np.float64) @ dct.T
-        high = 0.0
-        if source.high_band_db is not None and target.high_band_db is not None:
-            high = float(np.clip(target.high_band_db - source.high_band_db, -10.0, 10.0))
         return VoiceMap(
             bands=bands,
             voiced=fit(a, b, source.voiced, target.voiced, params, params.classes),
             unvoiced=fit(a, b, ~source.voiced, ~target.voiced, params, params.classes_unvoiced),
             source_level=source.level,
-            log_f0=_pitch_map(source, target),
+            log_f0=pitch_map(source, target),
             strength=params.strength,
-            high_band_db=high,
-            warnings=_bandwidth_warnings(source, target),
+            high_band_db=high_band_change(source, target),
+            warnings=bandwidth_warnings(source, target),
         )
 
     def convert(self, speech: Audio, voice: VoiceMap) -> Audio:
@@ -160,12 +165,16 @@ class World:
 
         Raises EngineFailure where WORLD breaks down.
         """
+        return self.convert_and_tell(speech, voice)[0]
+
+    def convert_and_tell(self, speech: Audio, voice: VoiceMap) -> tuple[Audio, float]:
+        """The same, and the share of the speech whose timbre the engine left to the source."""
         mono = to_mono(speech)
         if not mono.frames:
-            return mono
+            return mono, 0.0
         try:
-            frames, high = _frames(mono)
-            change = voice.change(frames)
+            frames, heard, high = _frames(mono)
+            change, left = self._change(voice, frames, heard)
             low = Audio(_rendered(frames, change, voice)[None, :], RATE)
         except (ValueError, MemoryError, FloatingPointError) as error:
             raise EngineFailure(f"WORLD failed on {mono.duration:.2f} s: {error}") from error
@@ -173,23 +182,43 @@ class World:
         if high is not None:
             gain = _high_gain(change, voice.high_band_db, mono)
             out = out + high * gain.astype(np.float32)
-        return Audio(out[None, :], mono.sample_rate)
+        return Audio(out[None, :], mono.sample_rate), left
+
+    def _change(
+        self, voice: VoiceMap, frames: Frames, heard: NDArray[np.float32]
+    ) -> tuple[Floats, float]:
+        """(n, 80) change of the log envelope of what is `heard` at 16 kHz, and the share of the
+        speech that it leaves alone."""
+        return voice.change(frames), 0.0
 
 
-def _speech_of(clip: Audio) -> tuple[Frames, tuple[float, int]]:
-    """Frames as a profile needs them, and the ratio of the high band."""
-    frames, high = _frames(to_mono(clip), resynthesis=False)
-    return frames, (0.0, 0) if high is None else _high_band_ratio(frames, high, clip.sample_rate)
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """A clip as a profile needs it: frames and samples at 16 kHz, and power above 8 kHz over that
+    of 5 to 8 kHz with the number of frames that it was measured in."""
+
+    frames: Frames
+    samples: NDArray[np.float32]
+    high_db: float
+    high_frames: int
 
 
-def _frames(mono: Audio, resynthesis: bool = True) -> tuple[Frames, NDArray[np.float32] | None]:
-    """Frames of the part below 8 kHz, and the rest at the rate of the audio (None: no rest)."""
+def _speech_of(clip: Audio) -> Analysed:
+    frames, low, high = _frames(to_mono(clip), resynthesis=False)
+    ratio = (0.0, 0) if high is None else _high_band_ratio(frames, high, clip.sample_rate)
+    return Analysed(frames, low, *ratio)
+
+
+def _frames(
+    mono: Audio, resynthesis: bool = True
+) -> tuple[Frames, NDArray[np.float32], NDArray[np.float32] | None]:
+    """Frames and samples of the part below 8 kHz, and the rest at the rate of the audio, if any."""
     low = resample(mono, RATE)
     frames = analyse(low.samples[0], resynthesis)
     if mono.sample_rate <= RATE:
-        return frames, None
+        return frames, low.samples[0], None
     back = _fitted(resample(low, mono.sample_rate).samples[0], mono.frames)
-    return frames, mono.samples[0] - back
+    return frames, low.samples[0], mono.samples[0] - back
 
 
 def _fitted(samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
@@ -229,7 +258,15 @@ def _high_band_ratio(frames: Frames, high: NDArray[np.float32], rate: int) -> tu
     )
 
 
-def _pitch_map(source: SpeechProfile, target: SpeechProfile) -> tuple[float, float, float]:
+def high_band_change(source: SpeechProfile, target: SpeechProfile) -> float:
+    """dB by which the source's band above 8 kHz is to change, beside what 6.5 to 7.5 kHz does."""
+    if source.high_band_db is None or target.high_band_db is None:
+        return 0.0
+    return float(np.clip(target.high_band_db - source.high_band_db, -10.0, 10.0))
+
+
+def pitch_map(source: SpeechProfile, target: SpeechProfile) -> tuple[float, float, float]:
+    """Medians of log F0 of the source and of the target, and the ratio of their spreads."""
     a, b = source.f0[source.voiced], target.f0[target.voiced]
     if len(a) < 20 or len(b) < 20:
         return 0.0, 0.0, 1.0
@@ -239,7 +276,8 @@ def _pitch_map(source: SpeechProfile, target: SpeechProfile) -> tuple[float, flo
     return float(mid_a), float(mid_b), ratio
 
 
-def _bandwidth_warnings(source: SpeechProfile, target: SpeechProfile) -> tuple[str, ...]:
+def bandwidth_warnings(source: SpeechProfile, target: SpeechProfile) -> tuple[str, ...]:
+    """What to tell of a voice that was recorded with less of the high frequencies."""
     have = min(target.bandwidth_hz, target.sample_rate / 2)
     wanted = min(source.bandwidth_hz, source.sample_rate / 2)
     if source.sample_rate > RATE and source.high_band_db is not None:

@@ -29,7 +29,8 @@ class SpeechProfile:
 
     envelope (n, 80) natural log power on the mel grid; f0 (n,) Hz, 0 where unvoiced;
     bandwidth_hz: above it the recording holds nothing; high_band_db: power above 8 kHz over that
-    of 5 to 8 kHz in unvoiced speech, None where the recording has no such band.
+    of 5 to 8 kHz in unvoiced speech, None where the recording has no such band; sounds (n, k): what
+    is said in each frame, as the network `sounds_by` hears it, where one was asked.
     """
 
     envelope: NDArray[np.float32]
@@ -37,6 +38,8 @@ class SpeechProfile:
     sample_rate: int
     bandwidth_hz: float
     high_band_db: float | None = None
+    sounds: NDArray[np.float32] | None = None
+    sounds_by: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -53,7 +56,9 @@ class SpeechProfile:
 
     def digest(self) -> str:
         """Hex sha256 of the content: part of the key of every take made with it."""
-        parts = (self.envelope.tobytes(), self.f0.tobytes(), json.dumps(self._facts()).encode())
+        parts = [self.envelope.tobytes(), self.f0.tobytes(), json.dumps(self._facts()).encode()]
+        if self.sounds is not None:
+            parts.append(self.sounds.tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def statistics(self) -> dict[str, float]:
@@ -73,11 +78,12 @@ class SpeechProfile:
             found["tilt_db"] = float(10 * np.log10(high_band / max(low_band, 1e-20) + 1e-12))
         return {k: round(v, 4) for k, v in found.items()}
 
-    def _facts(self) -> dict[str, float | int | None]:
+    def _facts(self) -> dict[str, float | int | str | None]:
         return {
             "sample_rate": self.sample_rate,
             "bandwidth_hz": self.bandwidth_hz,
             "high_band_db": self.high_band_db,
+            **({} if self.sounds_by is None else {"sounds_by": self.sounds_by}),
         }
 
     def save(self, path: Path) -> None:
@@ -88,6 +94,8 @@ class SpeechProfile:
             "envelope": self.envelope.astype(np.float16),
             "f0": self.f0,
         }
+        if self.sounds is not None:
+            arrays["sounds"] = self.sounds.astype(np.float16)
         # One entry: safetensors writes several in an order that differs from run to run.
         facts = json.dumps({"format": FORMAT, **self._facts()}, sort_keys=True)
         path.write_bytes(save(arrays, metadata={"podtool": facts}))
@@ -104,6 +112,9 @@ class SpeechProfile:
                     raise InputError(f"{path} is not a voice of podtool's WORLD converter")
                 envelope = file.get_tensor("envelope").astype(np.float32)
                 f0 = file.get_tensor("f0").astype(np.float32)
+                sounds = None
+                if known.get("sounds_by") is not None:
+                    sounds = file.get_tensor("sounds").astype(np.float32)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(
                 f"cannot read the voice {path}: {error}", "Clone the voice again."
@@ -117,6 +128,8 @@ class SpeechProfile:
             int(known["sample_rate"]),
             float(known["bandwidth_hz"]),
             None if high is None else float(high),
+            sounds,
+            known.get("sounds_by"),
         )
 
 

@@ -31,6 +31,7 @@ HIGHEST_RATE = 48000  # more is of no use to a voice
 class CloneParams:
     """Settings of enrolment."""
 
+    engine: str = field(default="auto", metadata={"help": "conversion engine that the voice is of"})
     enrolment_s: float = field(
         default=90.0, metadata={"help": "seconds of the best speech that a voice is made of"}
     )

@@ -133,7 +133,7 @@ def convert(
     whole = sum(t.end - t.start for t in turns) or 1.0
     done = 0.0
     workers = workers or _cores()
-    waiting: deque[tuple[Turn, bool, Future[NDArray[np.float32]], int]] = deque()
+    waiting: deque[tuple[Turn, bool, Future[tuple[NDArray[np.float32], float]], int]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         pieces = ((turn, last, a, b) for turn in turns for last, a, b in _cut(source, turn, params))
         assembly: _Assembly | None = None
@@ -154,11 +154,13 @@ def convert(
                 turn, last, future, a = waiting.popleft()
                 if assembly is None:
                     assembly = _Assembly(source, turn, params)
-                assembly.add(a, future.result())
+                assembly.add(a, *future.result())
                 if last:
                     audio_out = assembly.finish()
-                    assembly = None
                     checks = _checks(source, turn, audio_out, embedder, target)
+                    if assembly.left:
+                        checks["left_to_source"] = round(assembly.left, 4)
+                    assembly = None
                     yield ConvertedTurn(turn, audio_out, checks)
                     done += turn.end - turn.start
                     on_progress(Progress("convert", done, whole))
@@ -239,9 +241,11 @@ def _with_context(
 
 def _convert_piece(
     engine: World, voice: VoiceMap, audio: Audio, lead: int, frames: int
-) -> NDArray[np.float32]:
-    """(m,) the piece and its context to the right: what the join with the next piece needs."""
-    return engine.convert(audio, voice).samples[0, lead:]
+) -> tuple[NDArray[np.float32], float]:
+    """(m,) the piece and its context to the right: what the join with the next piece needs; and
+    the share of its speech that the engine left to the source."""
+    converted, left = engine.convert_and_tell(audio, voice)
+    return converted.samples[0, lead:], left
 
 
 class _Assembly:
@@ -255,11 +259,15 @@ class _Assembly:
         self.parts: list[NDArray[np.float32]] = []
         self.end = 0  # frames handed over so far
         self.peak = 0.0
+        self.left = 0.0  # share of the turn's speech whose timbre is the source's
         self.file = self._scratch()
         self.held: tuple[int, NDArray[np.float32]] | None = None
 
-    def add(self, at: int, samples: NDArray[np.float32]) -> None:
-        """A piece that starts at frame `at` of the recording, with context behind it."""
+    def add(self, at: int, samples: NDArray[np.float32], left: float) -> None:
+        """A piece that starts at frame `at` of the recording, with context behind it; `left` is the
+        share of it that is the source's."""
+        length = min(len(samples), self.stop - at)
+        self.left += left * length / (self.stop - self.start)
         if self.held is not None:
             self._hand_over(at)
             before, piece = self.held

@@ -11,9 +11,23 @@ from typing import Any
 Row = Mapping[str, float]
 _CURVE_ROWS = 12
 _TASKS = {
+    "converter": "speech of anybody into the voice of an enrolment, keeping timing and intonation",
     "background": "speech apart from music and noise",
     "talkers": "simultaneous talkers apart from each other and from what is left of the mixture",
 }
+_CONVERTER_FIGURES = {
+    "mcd": "mel-cepstral distortion (dB)",
+    "phone_error": "share of frames whose phone is wrong",
+    "spread": "spread of the cepstra against the true one",
+}
+_CONVERTER_LIMITS = """## Limits
+
+- **A voice may be converted into with the consent of the person whose it is**, and what comes out
+  is to be marked as synthetic. podtool asks for the consent at `clone` and marks its output.
+- Its sounds come from an English recogniser: other languages are heard through English.
+- It was taught by reading adults. Children, singing, shouting, whispers and accents unlike those
+  of LibriSpeech are untested; laughter and what else is no phone stays in the source's timbre.
+- It gives the envelope up to 8 kHz; intonation and rhythm stay those of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +45,13 @@ def write_card(
     name: str, licence: str, facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights
 ) -> str:
     """The card as Markdown. `facts` is a training.json, `rows` are those of its curve."""
+    converter = facts["recipe"]["task"] == "converter"
     parts = (
         f"# {name}\n\n{facts['recipe']['about'] or facts['recipe']['name']}",
         _what(licence, facts, rows, weights),
         _data(facts),
         _figures(facts, rows, weights),
-        _limits(facts),
+        _CONVERTER_LIMITS if converter else _limits(facts),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -51,25 +66,19 @@ def read_curve(path: Path) -> list[dict[str, float]]:
 
 
 def _what(licence: str, facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights) -> str:
-    recipe, network = facts["recipe"], facts["recipe"]["network"]
-    frame_ms = 1000 * network["window"] / network["sample_rate"]
-    form = f"causal, {frame_ms:g} ms of latency" if network["causal"] else "offline"
+    recipe = facts["recipe"]
     hours = max((row["hours"] for row in rows if row["step"] <= weights.step), default=0.0)
     told = [
         ("task", _TASKS[recipe["task"]]),
-        (
-            "network",
-            f"band-split dual-path LSTM over {frame_ms:g} ms frames at "
-            f"{network['sample_rate']} Hz, {network['layers']} layers, {form}",
-        ),
+        ("network", _network(recipe)),
         ("parameters", f"{weights.parameters / 1e6:.2f} million"),
         ("weights", f"`{weights.file}`, {weights.bytes} bytes, sha256 `{weights.sha256}`"),
         ("licence", licence),
         ("recipe", f"{recipe['name']}, digest `{facts['digest']}`, seed {recipe['seed']}"),
         (
             "trained",
-            f"{weights.step} steps of {_per_step(recipe)} scenes of "
-            f"{recipe['mixing']['seconds']:g} s, {hours:.1f} h, by podtool {facts['podtool']}",
+            f"{weights.step} steps of {_per_step(recipe)}, {hours:.1f} h, "
+            f"by podtool {facts['podtool']}",
         ),
     ]
     for earlier in facts.get("earlier") or ():
@@ -79,8 +88,31 @@ def _what(licence: str, facts: Mapping[str, Any], rows: Sequence[Row], weights: 
     return _table(("", ""), told)
 
 
-def _per_step(recipe: Mapping[str, Any]) -> int:
-    return int(recipe["training"]["batch"] * recipe["training"]["accumulate"])
+def _network(recipe: Mapping[str, Any]) -> str:
+    network = recipe["network"]
+    if recipe["task"] == "converter":
+        return (
+            f"gated convolutions over 10 ms frames, {network['channels']} channels: "
+            f"{network['sound_layers']} layers from the states of moonshine-tiny-en's encoder and "
+            f"the shape of the spectrum to {network['sounds']} values of what is said, attention "
+            f"of {network['heads']} heads to the enrolment, {network['voice_layers']} layers to "
+            "mel-cepstra; offline"
+        )
+    frame_ms = 1000 * network["window"] / network["sample_rate"]
+    form = f"causal, {frame_ms:g} ms of latency" if network["causal"] else "offline"
+    return (
+        f"band-split dual-path LSTM over {frame_ms:g} ms frames at "
+        f"{network['sample_rate']} Hz, {network['layers']} layers, {form}"
+    )
+
+
+def _per_step(recipe: Mapping[str, Any]) -> str:
+    count = recipe["training"]["batch"] * recipe["training"]["accumulate"]
+    if recipe["task"] == "converter":
+        p = recipe["examples"]
+        seconds = p["frames"] / 100
+        return f"{count} people, {p['said']} stretches of {seconds:g} s said from {p['known']}"
+    return f"{count} scenes of {recipe['mixing']['seconds']:g} s"
 
 
 def _data(facts: Mapping[str, Any]) -> str:
@@ -91,7 +123,9 @@ def _data(facts: Mapping[str, Any]) -> str:
         by_corpus[corpus] = by_corpus.get(corpus, 0.0) + seconds
     total = sum(by_corpus.values())
     most, seconds = max(by_corpus.items(), key=lambda item: item[1])
-    mixing = facts["recipe"]["mixing"]
+    mixing = facts["recipe"].get("mixing", {})
+    converter = facts["recipe"]["task"] == "converter"
+    beside = "" if converter else ", with music and noise, mixed while training"
     made = [
         f"{mixing.get(f'synthetic_{what}_share', 0):.0%} of the {what}"
         for what in ("noise", "music")
@@ -99,8 +133,7 @@ def _data(facts: Mapping[str, Any]) -> str:
     ]
     lines = [
         "## Data",
-        f"{facts['speech_hours']:.1f} h of speech by {facts['speakers']} people, with music and "
-        "noise, mixed while training"
+        f"{facts['speech_hours']:.1f} h of speech by {facts['speakers']} people{beside}"
         + (f"; {' and '.join(made)} is synthetic" if made else "")
         + ". Credits:",
         _table(
@@ -125,17 +158,28 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 def _figures(facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights) -> str:
     training = facts["recipe"]["training"]
-    names = sorted({n for row in rows for n in row if n.startswith("si_sdr")})
+    converter = facts["recipe"]["task"] == "converter"
+    chosen = tuple(_CONVERTER_FIGURES) if converter else ("si_sdr",)
+    names = sorted({n for row in rows for n in row if n.startswith(chosen)})
     best = next((row for row in rows if row["step"] == weights.step), None)
-    lines = [
-        "## Figures",
-        f"In dB, over {training['validation_scenes']} scenes mixed by the recipe from people and "
-        f"sounds kept out of training, of which {facts['validation_speakers']} people. The step "
-        "was chosen by them, so they are slightly optimistic, and they are not of recordings.",
-    ]
+    lines = ["## Figures"]
+    if converter:
+        lines.append(
+            f"Over {training['validation_scenes']} examples of {facts['validation_speakers']} "
+            "people kept out of training: each disguised, and said again in the own voice from "
+            "other stretches of it, without what is fitted to an enrolment. The step was chosen by "
+            "them, so they are slightly optimistic."
+        )
+    else:
+        lines.append(
+            f"In dB, over {training['validation_scenes']} scenes mixed by the recipe from people "
+            f"and sounds kept out of training, of which {facts['validation_speakers']} people. The "
+            "step was chosen by them, so they are slightly optimistic, and they are not of "
+            "recordings."
+        )
     if best:
         told = [(_said(n), f"{best[n]:.2f}") for n in names if n in best]
-        lines.append(_table(("figure", "dB"), told))
+        lines.append(_table(("figure", "" if converter else "dB"), told))
     if rows:
         every = -(-len(rows) // _CURVE_ROWS)
         shown = {r["step"]: r for r in [*rows[every - 1 :: every], rows[-1], best or rows[-1]]}
@@ -160,6 +204,8 @@ def _figures(facts: Mapping[str, Any], rows: Sequence[Row], weights: Weights) ->
 
 
 def _said(name: str) -> str:
+    if name in _CONVERTER_FIGURES:
+        return _CONVERTER_FIGURES[name]
     if name == "si_sdr_clean":
         return "SI-SDR, nothing to remove"
     kind, _, count = name.rpartition("_")

@@ -10,6 +10,7 @@ A manifest is JSON Lines, one object per file:
     talkers    optional: the speakers of a mixture, as a list or separated by commas
 
     duration_s optional: in seconds
+    transcript optional: what is said, for trainings that need it
 
 Other keys are ignored. What appears in several manifests (the same path but for the suffix, the
 same speaker and duration) is used once, and what is kept out in one is kept out in all.
@@ -63,6 +64,7 @@ class Clip:
     speaker: str
     samples: NDArray[np.int16]
     rms: float
+    text: str = ""
 
     @property
     def frames(self) -> int:
@@ -94,6 +96,7 @@ class _Row:
     licence: str
     corpus: str
     duration: float
+    text: str = ""
 
     @property
     def stem(self) -> str:
@@ -171,7 +174,8 @@ def _row(folder: Path, path: str, role: str, entry: dict[str, Any]) -> _Row:
         voices = (_stem(path),)
     licence = str(entry.get("licence") or entry.get("license") or "unknown")
     corpus = str(entry.get("corpus") or entry.get("source_repo") or folder.name)
-    return _Row(folder, path, role, voices, licence, corpus, float(entry.get("duration_s") or 0))
+    duration, text = float(entry.get("duration_s") or 0), str(entry.get("transcript") or "")
+    return _Row(folder, path, role, voices, licence, corpus, duration, text)
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -243,7 +247,7 @@ def _decode(rows: list[_Row], cache: Path | None) -> list[Clip]:
     for row, (channels, frames, rms) in zip(rows, table, strict=True):
         size = channels * frames
         samples = flat[at : at + size].reshape(channels, frames)
-        clips.append(Clip(row.path, row.voices[0] if row.voices else "", samples, rms))
+        clips.append(Clip(row.path, row.voices[0] if row.voices else "", samples, rms, row.text))
         at += size
     return clips
 

@@ -28,7 +28,7 @@ def write(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Losses above, SI-SDR improvement by number of talkers below, over steps."""
+    """Losses above; below what was scored: SI-SDR improvement, or a converter's distortion."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 6), layout="constrained")
@@ -40,8 +40,13 @@ def draw(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         talkers = name.removeprefix("si_sdri_")
         label = f"{talkers} talker{'s' if talkers != '1' else ''}"
         below.plot(steps, [row.get(name) for row in rows], label=label, marker=".")
-    above.set_ylabel("loss (dB)")
-    below.set_ylabel("SI-SDR improvement (dB)")
+    if any("mcd" in row for row in rows):
+        below.plot(steps, [row.get("mcd") for row in rows], label="people kept out", marker=".")
+        above.set_ylabel("loss")
+        below.set_ylabel("mel-cepstral distortion (dB)")
+    else:
+        above.set_ylabel("loss (dB)")
+        below.set_ylabel("SI-SDR improvement (dB)")
     below.set_xlabel(f"step ({rows[-1]['hours']:.1f} h)")
     for axes in (above, below):
         axes.grid(alpha=0.3)

@@ -14,8 +14,14 @@ from podtool.store.table import ModelTable
 from podtool.training import files
 
 BEST, ABOUT, CURVE = "best.safetensors", "training.json", "curve.csv"  # as the trainer names them
-_CONVERT = "podtool.engines.separation_podtool:convert"
-_STAGES = {"background": "separation", "talkers": "talkers"}
+_SEPARATOR = ("podtool train separator", "podtool.engines.separation_podtool", "separator.onnx")
+_CONVERTER = ("podtool train converter", "podtool.engines.voice_podtool", "converter.onnx")
+# Task of a recipe -> stage of the model, and (command, engine with `convert`, file it makes).
+_TASKS = {
+    "background": ("separation", _SEPARATOR),
+    "talkers": ("talkers", _SEPARATOR),
+    "converter": ("conversion", _CONVERTER),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ def export(
             files.write(path, weights.read_bytes())
             entry = table_entry(name, licence, facts, path)
         elif suffix == ".onnx":
-            files.write(path, _onnx(weights))
+            files.write(path, _onnx(weights, facts["recipe"]["task"]))
         elif suffix == ".md":
             files.write(path, _card(folder, name, licence, facts).encode())
         elif (picture := (folder / CURVE).with_suffix(suffix)).is_file():
@@ -66,19 +72,20 @@ def export(
 def table_entry(name: str, licence: str, facts: dict[str, Any], weights: Path) -> str:
     """The lines of models.toml by which the store takes these weights from where they lie."""
     recipe = facts["recipe"]
+    stage, (command, engine, converted) = _TASKS[recipe["task"]]
     model = {
-        "stage": _STAGES[recipe["task"]],
+        "stage": stage,
         "about": recipe["about"] or recipe["name"],
         "licence": licence,
-        "source": f"podtool train separator, recipe {recipe['name']} {facts['digest']}",
+        "source": f"{command}, recipe {recipe['name']} {facts['digest']}",
     }
     file = {
         "path": weights.name,
         "from": str(weights.resolve()),
         "sha256": sha256_of(weights),
         "bytes": weights.stat().st_size,
-        "convert": _CONVERT,
-        "converted": "separator.onnx",
+        "convert": f"{engine}:convert",
+        "converted": converted,
     }
     lines = [f"[{json.dumps(name)}]", *_pairs(model), "", f"[[{json.dumps(name)}.files]]"]
     text = "\n".join([*lines, *_pairs(file)]) + "\n"
@@ -105,14 +112,14 @@ def _facts(folder: Path) -> dict[str, Any]:
     if not (folder / BEST).is_file():
         raise InputError(
             f"{folder} holds no validated training: there is no {BEST}",
-            "podtool train separator writes it at its first validation.",
+            "podtool train writes it at its first validation.",
         )
     try:
         facts: dict[str, Any] = json.loads(path.read_text("utf-8"))
         facts["recipe"]["name"], facts["digest"], facts["credits"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} cannot be read: {error}", "Run `podtool train separator` on the folder again."
+            f"{path} cannot be read: {error}", "Run `podtool train` on the folder again."
         ) from None
     return facts
 
@@ -145,12 +152,12 @@ def _shape(path: Path) -> tuple[int, int]:
     return sum(sizes), step
 
 
-def _onnx(weights: Path) -> bytes:
+def _onnx(weights: Path, task: str) -> bytes:
     import contextlib
+    from importlib import import_module
 
-    from podtool.engines.separation_podtool import convert
-
+    _, engine, converted = _TASKS[task][1]
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-        target = Path(scratch) / "separator.onnx"
-        convert(weights, target)
+        target = Path(scratch) / converted
+        import_module(engine).convert(weights, target)
         return target.read_bytes()

@@ -5,23 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from podtool.config import from_table
 from podtool.engines.separation_podtool_model import NetworkParams
+from podtool.engines.voice_podtool_model import ConverterParams
 from podtool.errors import ConfigError
 from podtool.training.corpus import RATE, DataParams
 from podtool.training.losses import LossParams
 from podtool.training.mixing import MixingParams
 
+R = TypeVar("R", bound="Recipe | ConverterRecipe")
+
 
 @dataclass(frozen=True, slots=True)
-class TrainingParams:
-    """The recipe's [training] table."""
+class CourseParams:
+    """What any training is told of its steps: a recipe's [training] table."""
 
     steps: int = 10000
     batch: int = 4  # scenes of a step
@@ -37,17 +40,20 @@ class TrainingParams:
     validate_every: int = 500
     validation_scenes: int = 60
     patience: int = 20  # validations without a better one, then training stops
-    rooms: int = 200  # simulated
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps", "batch", "accumulate", "checkpoint_every", "validate_every",
-            "validation_scenes", "patience", "rooms",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is at least 1")
+        for f in fields(self):
+            if f.type == "int" and f.name != "warmup" and getattr(self, f.name) < 1:
+                raise ValueError(f"{f.name} is at least 1")
         if not 0 <= self.ema < 1 or not 0 <= self.decay_share <= 1:
             raise ValueError("ema and decay_share are shares of 1")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingParams(CourseParams):
+    """The same of a separator's training."""
+
+    rooms: int = 200  # simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +73,83 @@ class Recipe:
     @property
     def digest(self) -> str:
         """What a checkpoint must have been trained with; the length of the training may change."""
-        facts = asdict(self)
-        for free in ("steps", "decay_share", "checkpoint_every", "patience", "validate_every"):
-            del facts["training"][free]
-        del facts["about"]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        return _digest(self)
 
 
-_TABLES: dict[str, type[Any]] = {
-    "network": NetworkParams,
-    "data": DataParams,
-    "mixing": MixingParams,
-    "loss": LossParams,
-    "training": TrainingParams,
+@dataclass(frozen=True, slots=True)
+class ExampleParams:
+    """The [examples] table of a converter's recipe."""
+
+    minutes: float = 4.0  # at most, of each person
+    copies: int = 1  # disguised ones that the recogniser hears of each utterance
+    frames: int = 200  # of 10 ms, of a stretch
+    said: int = 2  # stretches to be said again
+    known: int = 3  # stretches that show the voice
+    disguise_share: float = 0.85  # of the examples whose sounds are heard disguised
+    warp: float = 0.2  # up to which formants of the shape are moved, natural log
+
+    def __post_init__(self) -> None:
+        if min(self.copies, self.frames, self.said, self.known) < 1 or self.minutes <= 0:
+            raise ValueError("copies, frames, said and known are at least 1, minutes above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class ConverterLoss:
+    """The [loss] table of a converter's recipe: weights beside that of the envelope's error, which
+    is in natural log power."""
+
+    change: float = 0.5  # of the envelope, from frame to frame
+    phones: float = 0.2  # cross-entropy
+
+
+@dataclass(frozen=True, slots=True)
+class ConverterRecipe:
+    """How to train a voice converter."""
+
+    name: str
+    task: Literal["converter"]
+    about: str = ""
+    seed: int = 0
+    network: ConverterParams = field(default_factory=ConverterParams)
+    data: DataParams = field(default_factory=DataParams)
+    examples: ExampleParams = field(default_factory=ExampleParams)
+    loss: ConverterLoss = field(default_factory=ConverterLoss)
+    training: CourseParams = field(default_factory=CourseParams)
+
+    @property
+    def digest(self) -> str:
+        """As of `Recipe`."""
+        return _digest(self)
+
+
+def _digest(recipe: Recipe | ConverterRecipe) -> str:
+    facts = asdict(recipe)
+    for free in ("steps", "decay_share", "checkpoint_every", "patience", "validate_every"):
+        del facts["training"][free]
+    del facts["about"]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_TABLES: dict[type[Any], dict[str, type[Any]]] = {
+    Recipe: {
+        "network": NetworkParams,
+        "data": DataParams,
+        "mixing": MixingParams,
+        "loss": LossParams,
+        "training": TrainingParams,
+    },
+    ConverterRecipe: {
+        "network": ConverterParams,
+        "data": DataParams,
+        "examples": ExampleParams,
+        "loss": ConverterLoss,
+        "training": CourseParams,
+    },
+}
+# What the other kind of recipe is for, and the command that takes it.
+_OTHER: dict[type[Any], tuple[tuple[str, ...], str]] = {
+    Recipe: (("converter",), "converter"),
+    ConverterRecipe: (("background", "talkers"), "separator"),
 }
 
 
@@ -90,10 +160,26 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str | Path) -> Recipe:
-    """A shipped recipe by name, or a TOML file by path.
+    """A separator's recipe: a shipped one by name, or a TOML file by path.
 
     Raises ConfigError that names what is wrong in it.
     """
+    recipe, where = _read(name, Recipe)
+    if recipe.network.sample_rate != RATE:
+        raise ConfigError(f"{where}: network.sample_rate is {RATE}, as the scenes are")
+    talkers = 1 if recipe.task == "background" else recipe.mixing.talkers
+    if recipe.network.talkers != talkers:
+        have = recipe.network.talkers
+        raise ConfigError(f"{where}: the network gives {have} talkers, the task {talkers}")
+    return recipe
+
+
+def read_converter_recipe(name: str | Path) -> ConverterRecipe:
+    """The same for a voice converter."""
+    return _read(name, ConverterRecipe)[0]
+
+
+def _read(name: str | Path, kind: type[R]) -> tuple[R, str]:
     path = Path(name)
     try:
         data = tomllib.loads(_source(path).read_text("utf-8"))
@@ -103,18 +189,13 @@ def read_recipe(name: str | Path) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the recipe {path} is not valid TOML: {error}") from None
     where = f"the recipe {path.name}"
-    plain = {k: v for k, v in data.items() if k not in _TABLES}
-    tables = {
-        k: from_table(kind, data.get(k, {}), f"{where}, [{k}]") for k, kind in _TABLES.items()
-    }
-    recipe = from_table(Recipe, plain, where, ready=tables)
-    if recipe.network.sample_rate != RATE:
-        raise ConfigError(f"{where}: network.sample_rate is {RATE}, as the scenes are")
-    talkers = 1 if recipe.task == "background" else recipe.mixing.talkers
-    if recipe.network.talkers != talkers:
-        have = recipe.network.talkers
-        raise ConfigError(f"{where}: the network gives {have} talkers, the task {talkers}")
-    return recipe
+    other, command = _OTHER[kind]
+    if data.get("task") in other:
+        raise ConfigError(f"{where} has the task {data['task']!r}", f"podtool train {command}")
+    kinds = _TABLES[kind]
+    plain = {k: v for k, v in data.items() if k not in kinds}
+    tables = {k: from_table(t, data.get(k, {}), f"{where}, [{k}]") for k, t in kinds.items()}
+    return from_table(kind, plain, where, ready=tables), where
 
 
 def _source(path: Path) -> Traversable:
