@@ -104,6 +104,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(engines.BUILTIN, "embedding", {"campplus": "fakes_by_pitch:Voices"})
     monkeypatch.setitem(engines.BUILTIN, "transcription", {"tones": "fakes_by_pitch:Tones"})
     monkeypatch.setitem(engines.BUILTIN, "alignment", {"pocketsphinx": "fakes_by_pitch:Tones"})
+    monkeypatch.setitem(engines.BUILTIN, "vad", {})  # tones are no speech
     ByPitch.asked.clear()
 
 

@@ -57,6 +57,10 @@ class TranscribeParams:
         default=None,
         metadata={"help": "Longest stretch read at once, in seconds; none: as suits the engine."},
     )
+    gate: bool = field(
+        default=True,
+        metadata={"help": "Read only where speech is heard; false: turns throughout (singing)."},
+    )
     longest_silence_s: float = field(
         default=1.5,
         metadata={"help": "Silences longer than this are left out of what is read, in seconds."},
