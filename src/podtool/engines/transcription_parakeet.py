@@ -25,7 +25,8 @@ from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
 DEFAULT_MODEL = "istupakov/parakeet-tdt-0.6b-v3-onnx"  # CC-BY-4.0
 RATE = 16000
 SHORTEST_S = 0.1
-TOKEN_S = 0.08  # the encoder's frame: as long as a word's last token is taken to last
+FRAME_S = 0.08
+TOKEN_S = 4 * FRAME_S  # the longest duration that a TDT model gives a token
 EUROPEAN = tuple(
     "bg hr cs da nl en et fi fr de el hu it lv lt mt pl pt ro sk sl es sv ru uk".split()
 )  # what parakeet-tdt-0.6b-v3 was trained on; v2 reads English only
@@ -121,13 +122,14 @@ class Parakeet:
 
 
 def _pieces(result: Any) -> list[Piece]:
-    """Tokens with times; the end of one is the start of the next, or one frame later."""
+    """Tokens with times. onnx-asr tells where one begins; it ends where the next does, or before
+    that at its longest, the last of all after one frame.
+    """
     tokens, starts = result.tokens or [], result.timestamps or []
+    ends = [min(b, a + TOKEN_S) for a, b in zip(starts, starts[1:], strict=False)]
+    ends += [a + FRAME_S for a in starts[-1:]]
     scores = [float(np.exp(p)) for p in result.logprobs or [0.0] * len(tokens)]
-    return [
-        (token, start, start + TOKEN_S, score)
-        for token, start, score in zip(tokens, starts, scores, strict=True)
-    ]
+    return list(zip(tokens, starts, ends, scores, strict=True))
 
 
 def _folder_of(context: EngineContext) -> Path:
