@@ -41,6 +41,7 @@ from podtool import engines
 from podtool.artifacts import Correction, Partial, Row, Turn, Utterance
 from podtool.audio import Audio, open_audio
 from podtool.corrections import settled
+from podtool.engines.beam_search import finished
 from podtool.live.intake import Intake
 from podtool.live.loading import load
 from podtool.live.pipeline import LiveEngines, LiveParams, Pipeline
@@ -220,7 +221,7 @@ def _read_track(folder: Path, who: str, truth: Sequence[dict]) -> str:  # type: 
     for row in truth:
         if row["speaker"] == who:
             a, b = round((row["start_time"] - 0.2) * RATE), round((row["end_time"] + 0.2) * RATE)
-            words = loaded().reader.read(track[max(0, a) : b])
+            words = finished(loaded().reader.read(track[max(0, a) : b]))
             texts.append(" ".join(w.text for w in words))
     return " ".join(texts)
 

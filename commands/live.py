@@ -177,7 +177,7 @@ class _Maker:
         loaded, params = self._engines, self._params
         scene, tracker, voice = self._others.values()
         if intake.rows > 1:
-            return [solo(loaded, params, scene, voice, k) for k in range(intake.rows)]
+            return [solo(loaded, params, voice, k) for k in range(intake.rows)]
         return [Pipeline(loaded, params, scene, tracker, voice, self._enrolled)]
 
     def made_by(self, file: Path | None) -> Provenance:

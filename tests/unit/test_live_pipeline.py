@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from podtool.artifacts import Correction, Partial, Row, Speaker, Turn, Utterance, Word
 from podtool.audio import Audio
 from podtool.corrections import corrected, settled
+from podtool.engines.beam_search import Work, finished
 from podtool.engines.segmentation_pyannote import CLASSES, FRAME_SIZE, FRAME_STEP
 from podtool.engines.vad_silero import CHUNK
 from podtool.live.intake import Intake
+from podtool.live.parting import Stream
 from podtool.live.pipeline import LiveEngines, LiveParams, Pipeline
 from podtool.live.readers import EngineReader, agreed
-from podtool.live.scene import SceneParams
 from podtool.live.solo import solo
 from podtool.live.status import Block, Shed
 from podtool.live.voice import VoiceParams
 from podtool.rowio import encode, of_kind
-from podtool.stages.steady import Stream
 
 RATE = 16000
 Floats = NDArray[np.float32]
@@ -97,12 +97,14 @@ class Embedder:
 class Reader:
     """A word for each .3 s: which tones sound."""
 
-    def guess(self, samples: Floats, memory: Any) -> tuple[list[str], Any]:
-        return [w.text for w in self.read(samples)], (memory or 0) + 1
+    def guess(self, samples: Floats, memory: Any) -> Work[tuple[list[str], Any]]:
+        words = yield from self.read(samples)
+        return [w.text for w in words], (memory or 0) + 1
 
-    def read(self, samples: Floats) -> list[Word]:
+    def read(self, samples: Floats) -> Work[list[Word]]:
         size = RATE * 3 // 10
         found = []
+        yield 30.0 + len(samples) / 1000
         for at in range(0, len(samples) - size + 1, size):
             here = loud(samples[at : at + size], 480).mean(0) > 0.04
             text = "".join("abcdefgh"[k] for k in np.flatnonzero(here))
@@ -440,7 +442,7 @@ def test_a_person_on_each_channel() -> None:
     stereo = np.stack([first + 0.1 * second, second + 0.1 * first])
     intake = Intake(RATE, 2, "apart")
     segmenter = Segmenter()
-    params = LiveParams(), SceneParams(), VoiceParams()
+    params = LiveParams(), VoiceParams()
     lines = [solo(engines(segmenter), *params, k) for k in range(intake.rows)]
     rows: list[list[Row]] = [[], []]
     for at in range(0, stereo.shape[1], 1111):
@@ -514,8 +516,9 @@ class Recogniser:
 def test_any_recogniser_reads() -> None:
     reader = EngineReader(cast(Any, Recogniser()), None, "en")
     samples = np.zeros(RATE, np.float32)
-    assert reader.guess(samples, None) == (["One", "two."], None)
-    assert [(w.text, w.score) for w in reader.read(samples)] == [("One", 0.5), ("two.", 0.7)]
+    assert finished(reader.guess(samples, None)) == (["One", "two."], None)
+    words = finished(reader.read(samples))
+    assert [(w.text, w.score) for w in words] == [("One", 0.5), ("two.", 0.7)]
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from podtool.artifacts import Correction, Speaker
 from podtool.audio import Audio
 from podtool.engines.segmentation_pyannote import CLASSES
-from podtool.live.parting import Parting
+from podtool.live.parting import Parting, Stream
 from podtool.live.rolling import Rolling
 from podtool.live.scene import Ring
 from podtool.live.tracker import FRAME_S, Tracker, TrackerParams, Unit
 from podtool.live.turns import Labels
 from podtool.live.voice import Voice, VoiceParams
 from podtool.rowio import of_kind
-from podtool.stages.steady import Stream
 
 RATE = 16000
 Floats = NDArray[np.float32]

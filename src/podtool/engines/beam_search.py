@@ -7,14 +7,17 @@ plain power `length ** alpha`; deterministic, ties go to the lower token.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+T = TypeVar("T")
 Scores = NDArray[np.float32]
 Step = Callable[[Sequence[int], Sequence[int]], Scores]
+Work: TypeAlias = Generator[float, None, T]  # yields what each piece has cost, returns the result
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,27 @@ def is_loop(tokens: Sequence[int], repeats: int = 3, longest_period: int = 24) -
     return False
 
 
+def finished(work: Work[T]) -> T:
+    """The result, all pieces done at once."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+
 def beam_search(
     first: Scores, step: Step, end: int, beam: int, longest: int, alpha: float = 1.0
 ) -> list[Hypothesis]:
-    """The best finished hypotheses, best first; never empty.
+    """The best finished hypotheses, best first; never empty. See `searching`."""
+    return finished(searching(first, step, end, beam, longest, alpha))
+
+
+def searching(
+    first: Scores, step: Step, end: int, beam: int, longest: int, alpha: float = 1.0
+) -> Work[list[Hypothesis]]:
+    """`beam_search` in pieces: after each step it yields how many hypotheses that was for.
 
     `first`: log-probabilities of the first token, (vocabulary,). `step(tokens, parents)` gives
     (len(tokens), vocabulary) log-probabilities after each token, where parents[i] is the row of
@@ -98,4 +118,5 @@ def beam_search(
         alive = grown
         if length + 1 < longest:
             scores = step([h.tokens[-1] for h in alive], parents)
+            yield len(alive)
     return finished or sorted(alive, key=lambda h: -h.score(alpha))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import permutations
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from podtool.live.scene import Ring
-from podtool.stages.steady import Stream
 
 Samples = NDArray[np.float32]
 RATE = 16000
@@ -22,6 +22,14 @@ REST = 3 * RATE // 2  # without overlap, after which the separator is let go
 REACH = 4 * RATE  # of the past by which outputs are given to chains
 AHEAD = 1024  # samples behind a region that are heard, so that it is complete
 KEPT = 0.15  # share of the evidence by which another order has to be better
+
+
+class Stream(Protocol):
+    """A causal separator, block by block; see `TalkerStream`."""
+
+    count: int
+
+    def push(self, block: Samples) -> Samples: ...
 
 
 class Parting:

@@ -2,18 +2,17 @@
 
 Everything happens on a grid of ticks of a tenth of a second of audio, however the audio is cut
 into pushes: each tick is listened to for speech (denoised if asked for); every fifth looks at who
-talks and hands everybody their audio; the others do one piece of dearer work each, a last word,
-a guess at what is being said, or an embedding of a voice, whichever matters most. So pushes
-cost about alike, but for last words, and the rows depend on nothing but the audio.
+talks and hands everybody their audio; the others do some of the dearer work each, last words,
+guesses at what is being said, embeddings of voices, whichever matters most, in pieces whose cost is
+known beforehand. So pushes cost about alike, and the rows depend on nothing but the audio.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,15 +22,15 @@ from podtool.engines.diarization_cluster import unit
 from podtool.engines.embedding_campplus import CamPlusPlus
 from podtool.engines.segmentation_pyannote import FRAME_STEP, PyannoteSegmentation
 from podtool.engines.vad_silero import CHUNK, SileroVad
-from podtool.live.parting import Parting
+from podtool.live.parting import Parting, Stream
 from podtool.live.readers import Reader, agreed
-from podtool.live.scene import HALF_FRAME, HOP_FRAMES, Region, Ring, Scene, SceneParams
+from podtool.live.scene import HALF_FRAME, HOP_FRAMES, Region, Ring, RoomScene, Scene, SceneParams
 from podtool.live.status import Shed, Talker
 from podtool.live.tracker import FRAME_S, TrackerParams, plain
-from podtool.live.turns import Labels, Turns
-from podtool.live.voice import Saying, Voice, VoiceParams
+from podtool.live.turns import Labels, Piece, Turns
+from podtool.live.voice import Hearing, Saying, Voice, VoiceParams
+from podtool.live.whose import by_person
 from podtool.progress import Timings
-from podtool.stages.steady import Stream
 
 Samples = NDArray[np.float32]
 Floats = NDArray[np.float32]
@@ -39,8 +38,13 @@ RATE = 16000
 TICKS = 5  # of a hop
 TICK = HOP_FRAMES * FRAME_STEP // TICKS  # samples, .10125 s
 _FADE = RATE // 100
-_YOUNG = RATE  # samples of speech after which a chain is what it is
+_YOUNG = 2 * RATE  # samples of speech after which a chain is what it is
 _HEARD = 0.35  # probability of speech that makes looking worth while
+_WORK_MS = 40.0  # of dearer work in a tick, of which the last piece may be longer
+_EMBEDDING_MS = 18.0
+_BRIEF = round(0.4 * RATE)  # what is briefer is read only if it is clear
+_BRIEF_SURE = 0.6
+_LITTLE_MS = 1.0  # of what costs nothing that is worth telling
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,9 @@ class LiveParams:
     denoise: bool = field(default=False, metadata={"help": "Tell voices apart without the noise."})
     separate: bool = field(default=True, metadata={"help": "Take apart who talks at once."})
     align: bool = field(default=True, metadata={"help": "Times of words by forced alignment."})
+    change_s: float = field(
+        default=0.9, metadata={"help": "Where somebody else goes on, a last word waits so long."}
+    )
     hold_s: float = field(default=1.0, metadata={"help": "A last word waits so long for a name."})
     quiet_s: float = field(default=1.0, metadata={"help": "Silence after which nothing is done."})
 
@@ -111,15 +118,16 @@ class Pipeline:
         self._raw, self._clean = Ring(30 * RATE), Ring(20 * RATE)
         self._denoiser = self._new_denoiser()
         if make_scene is None:
-            make_scene = partial(
-                Scene,
-                segmentation=engines.segmentation,
-                embedding=engines.embedding,
-                params=scene or SceneParams(),
-                tracker=tracker or TrackerParams(),
-                enrolled=enrolled,
+            self.scene: Scene = RoomScene(
+                self._clean,
+                engines.segmentation,
+                engines.embedding,
+                scene or SceneParams(),
+                tracker or TrackerParams(),
+                enrolled,
             )
-        self.scene = make_scene(self._clean)
+        else:
+            self.scene = make_scene(self._clean)
         self._labels = Labels(self.scene.tracker, recording)
         self._turns = Turns(self._labels)
         self._parting = None
@@ -166,10 +174,14 @@ class Pipeline:
         self._collect()
         while self.scene.waiting:
             self._embed()
+        for saying in self._finals:
+            if saying.followed and not saying.reviewed:
+                self._review(saying)
         while self._finals:
+            self._read(self._finals[0], 1e9)
             rows += self._last_word(self._finals.popleft())
         self._voices = {}
-        self.scene.rolling.forget()
+        self.scene.forget()
         rows += self._turns.take(self.scene.settle(last=True), last=True)
         return rows + self._labels.told()
 
@@ -256,7 +268,7 @@ class Pipeline:
         self._collect()
         with self.clock.part("turns"):
             rows = self._turns.take(self.scene.settle(), last=False)
-            return rows + self._labels.told()
+        return rows + self._labels.told() + self._last_words()
 
     # ------------------------------------------------------------------ who gets what
 
@@ -323,96 +335,238 @@ class Pipeline:
             if voice.saying is None and voice.last < over * FRAME_STEP:
                 del self._voices[chain]
 
-    # ------------------------------------------------------------------ work, a piece a tick
+    # ------------------------------------------------------------------ work, some in a tick
 
     def _work(self) -> list[Row]:
-        """The one piece of work that matters most now."""
+        """What matters most now, as much as a tick holds."""
+        rows: list[Row] = []
+        left = _WORK_MS
+        while left > 0:
+            cost, found = self._piece(left)
+            rows += found
+            if cost == 0:
+                break
+            left -= cost
+        return rows
+
+    def _piece(self, left: float) -> tuple[float, list[Row]]:
+        """One thing, of as much as is left; what it cost, nothing if there is none."""
         if self.scene.urgent:  # rows wait for names
-            self._embed()
-            return self._labels.told()
-        if self._finals and self._ready(self._finals[0]):
-            return self._last_word(self._finals.popleft())
+            return self._embed(), self._labels.told()
+        unread = next((s for s in self._finals if s.read is None and self._over(s)), None)
+        if unread is not None:
+            return self._read(unread, left), self._last_words()
         saying = None if self.scene.waiting > 2 else self._most_to_guess()
         if saying is not None:
-            return self._guess(saying)
-        self._embed()
-        return self._labels.told()
+            return self._guess(saying, left)
+        saying = self._paused()
+        if saying is not None:
+            return self._read(saying, left), []
+        return self._embed(), self._labels.told()
 
-    def _embed(self) -> None:
+    def _embed(self) -> float:
+        if not self.scene.waiting:
+            return 0.0
         with self.clock.part("embedding"):
             self.scene.embed()
-
-    def _ready(self, saying: Saying) -> bool:
-        held = (self._raw.end - saying.last) / RATE
-        return held > self.params.hold_s or self._who(saying) is not None
+        return _EMBEDDING_MS
 
     def _most_to_guess(self) -> Saying | None:
         if not self.params.partials or self.shed >= Shed.PARTIALS:
             return None
-        least = round(self.params.partial_s * RATE)
         open_now = [v.saying for v in self._voices.values() if v.saying is not None]
+        begun = next((s for s in open_now if s.guess is not None), None)
+        if begun is not None:
+            return begun
+        least = round(self.params.partial_s * RATE)
         wanted = [s for s in open_now if s.fresh >= least and s.speech >= least]
         return max(wanted, key=lambda s: (s.fresh, -s.chain), default=None)
 
-    def _guess(self, saying: Saying) -> list[Row]:
-        with self.clock.part("recognition"):
-            words, saying.memory = self._engines.reader.guess(saying.samples, saying.memory)
-        saying.guessed = saying.last
+    def _guess(self, saying: Saying, left: float) -> tuple[float, list[Row]]:
+        if saying.guess is None:
+            work = self._engines.reader.guess(saying.samples, saying.memory)
+            saying.guess = Hearing(saying.last, work)
+        cost, found = self._go_on(saying.guess, left)
+        if found is None:
+            return cost, []
+        words, saying.memory = found
+        last, saying.guess = saying.guess.last, None
+        saying.guessed = last
         saying.stable = agreed(saying.words, words)
         if words == saying.words or not words:
-            return []
+            return cost, []
         saying.words = words
         row = Partial(
             self._id(saying),
             self.recording,
             round(saying.first / RATE, 6),
-            round(saying.last / RATE, 6),
+            round(last / RATE, 6),
             " ".join(words),
             self._label(saying),
             saying.stable,
         )
-        return [*self._labels.told(), row]
+        return cost, [*self._labels.told(), row]
+
+    def _go_on(self, hearing: Hearing, left: float) -> tuple[float, Any]:
+        """Pieces of recognition for as long as there is time: their cost, and the result if any."""
+        cost = 0.0
+        with self.clock.part("recognition"):
+            while cost < left:
+                try:
+                    cost += next(hearing.work)
+                except StopIteration as stop:
+                    return max(cost, _LITTLE_MS), stop.value
+        return cost, None
+
+    def _paused(self) -> Saying | None:
+        """Somebody who may have finished, and whose last word can be read before that is sure."""
+        margin = round(self._voice_params.margin_s * RATE)
+        for voice in self._voices.values():
+            now = voice.saying
+            if now is None or now.followed or now.read is not None:
+                continue
+            if now.stop >= now.last + margin:
+                return now
+        return None
+
+    def _over(self, saying: Saying) -> bool:
+        """Whether it is known by now where it ends, which takes a while where others go on."""
+        if saying.followed and not saying.reviewed:
+            if self._raw.end - saying.last < self.params.change_s * RATE:
+                return False
+            self._review(saying)
+        return True
+
+    def _review(self, saying: Saying) -> None:
+        """Give the end of it to somebody else, who turns out to have begun earlier."""
+        saying.reviewed = True
+        if saying.apart:
+            return
+        regions = [r for r in self.scene.review(*_frames(saying)) if r.chains]
+        own = max((r.stop for r in regions if saying.chain in r.chains), default=0)
+        rest = [r for r in regions if r.start >= own]
+        if not rest or len({r.chains for r in rest}) > 1 or len(rest[0].chains) > 1:
+            return
+        chain, start = rest[0].chains[0], rest[0].start * FRAME_STEP + HALF_FRAME
+        now = self._voices[chain].saying if chain in self._voices else None
+        for heir in (*self._finals, *([now] if now is not None else [])):
+            near = heir.start - saying.last < RATE // 2
+            if heir.chain == chain and start < heir.start and near and not heir.apart:
+                heir.begin_earlier(start, self._raw.read(start, heir.start))
+                last = own * FRAME_STEP + HALF_FRAME if own else saying.first
+                saying.end_earlier(last, start)
+                return
+
+    def _read(self, saying: Saying, left: float) -> float:
+        """Go on with the last word, as it is if nothing more is said."""
+        if saying.reading is None or saying.reading.last != saying.last:
+            stop = saying.last + round(self._voice_params.margin_s * RATE) - saying.start
+            work = self._engines.reader.read(saying.samples[:stop])
+            saying.reading = Hearing(saying.last, work)
+        cost, words = self._go_on(saying.reading, left)
+        if words is not None:
+            saying.reading.words = words
+        return cost
+
+    def _last_words(self) -> list[Row]:
+        """Rows of the utterances that are over, read, and somebody's."""
+        rows: list[Row] = []
+        while self._finals and self._ready(self._finals[0]):
+            rows += self._last_word(self._finals.popleft())
+        return rows
+
+    def _ready(self, saying: Saying) -> bool:
+        if saying.read is None:
+            return False
+        held = (self._raw.end - saying.last) / RATE
+        return held > self.params.hold_s or self._who(saying) is not None
 
     def _last_word(self, saying: Saying) -> list[Row]:
-        with self.clock.part("recognition"):
-            words = self._engines.reader.read(saying.samples)
-        label = self._labels.label(self._who(saying))
-        if self.keep_spoken:
-            self.spoken.append(Spoken(label, saying.start, saying.samples))
+        words = saying.read
+        if words and saying.last - saying.first < _BRIEF and _sure(words) < _BRIEF_SURE:
+            words = []
         if not words:
+            self._keep(self._labels.label(self._who(saying)), saying, saying.start, saying.stop)
             if saying.id is None:
                 return []
             start, end = round(saying.first / RATE, 6), round(saying.last / RATE, 6)
-            return [Partial(saying.id, self.recording, start, end, "", label)]
+            return [Partial(saying.id, self.recording, start, end, "", self._label(saying))]
         offset = saying.start / RATE
-        placed = tuple(
+        placed = [
             Word(
                 w.text, round(w.start + offset, 6), round(w.end + offset, 6), w.score,
                 w.interpolated,
             )
             for w in words
-        )  # fmt: skip
-        scores = [w.score for w in placed if w.score is not None]
-        row = Utterance(
-            self._id(saying),
+        ]  # fmt: skip
+        rows = self._labels.told()
+        parts = self._by_person(saying, placed)
+        begins = [round(own[0].start * RATE) for _, own in parts]
+        bounds = [saying.start, *begins[1:], saying.stop]
+        for k, (piece, own) in enumerate(parts):
+            label = self._labels.label(self.scene.tracker.who(*piece))
+            self._keep(label, saying, bounds[k], bounds[k + 1])
+            self._labels.wrote(own[0].start, label, (piece,))
+            rows.append(self._utterance(self._id(saying if k == 0 else None), label, own))
+        return rows
+
+    def _keep(self, label: str, saying: Saying, start: int, stop: int) -> None:
+        if self.keep_spoken:
+            samples = saying.samples[start - saying.start : stop - saying.start]
+            self.spoken.append(Spoken(label, start, samples))
+
+    def _utterance(self, name: str, label: str, words: Sequence[Word]) -> Utterance:
+        scores = [w.score for w in words if w.score is not None]
+        return Utterance(
+            name,
             self.recording,
-            placed[0].start,
-            max(placed[-1].end, placed[0].start),
-            " ".join(w.text for w in placed),
+            words[0].start,
+            max(words[-1].end, words[0].start),
+            " ".join(w.text for w in words),
             label,
             language=self.params.language,
             score=round(sum(scores) / len(scores), 4) if scores else None,
-            words=placed,
+            words=tuple(words),
         )
-        told = self._labels.told()
-        self._labels.wrote(row.start, label, ((saying.chain, *_frames(saying), not saying.apart),))
-        return [*told, row]
 
-    def _id(self, saying: Saying) -> str:
-        if saying.id is None:
-            self._said += 1
-            saying.id = f"u{self._said:04d}"
-        return saying.id
+    def _by_person(self, saying: Saying, words: Sequence[Word]) -> list[tuple[Piece, list[Word]]]:
+        """The words, apart where somebody else turns out to have taken over, and where from."""
+        start, stop = _frames(saying)
+        whole = (saying.chain, start, stop, not saying.apart)
+        regions = self.scene.review(start, stop)
+        chains: list[int] = []
+        people: list[Hashable | None] = []
+        for word in words:
+            a, b = _around([word])
+            here = next((r for r in regions if r.start <= (a + b) // 2 < r.stop), None)
+            alone = here is not None and len(here.chains) == 1
+            other = here.chains[0] if here is not None and alone and not saying.apart else None
+            chains.append(saying.chain if other is None else other)
+            if here is None or not here.chains:
+                people.append(None)
+            elif other is not None and self.scene.tracker.who(other, a, b) is None:
+                people.append(("chain", other))  # whose voice is not known yet
+            else:
+                people.append(self.scene.tracker.who(chains[-1], a, b, alone))
+        parts = by_person(words, people)
+        if len(parts) < 2:
+            return [(whole, list(words))]
+        found: list[tuple[Piece, list[Word]]] = []
+        at = 0
+        for _, own in parts:
+            chain = Counter(chains[at : at + len(own)]).most_common(1)[0][0]
+            found.append(((chain, *_around(own), not saying.apart), own))
+            at += len(own)
+        return found
+
+    def _id(self, saying: Saying | None) -> str:
+        if saying is not None and saying.id is not None:
+            return saying.id
+        self._said += 1
+        found = f"u{self._said:04d}"
+        if saying is not None:
+            saying.id = found
+        return found
 
     # ------------------------------------------------------------------ names
 
@@ -435,6 +589,18 @@ class Pipeline:
 def _frames(saying: Saying) -> tuple[int, int]:
     start = (saying.first - HALF_FRAME) // FRAME_STEP
     return start, max(start + 1, (saying.last - HALF_FRAME) // FRAME_STEP)
+
+
+def _sure(words: Sequence[Word]) -> float:
+    return float(np.mean([1.0 if w.score is None else w.score for w in words]))
+
+
+def _around(words: Sequence[Word]) -> tuple[int, int]:
+    """The frames that stand for the time of words."""
+    start, stop = (
+        (round(s * RATE) - HALF_FRAME) // FRAME_STEP for s in (words[0].start, words[-1].end)
+    )
+    return start, max(stop, start + 1)
 
 
 def _embedding(total: Floats) -> Embedding | None:

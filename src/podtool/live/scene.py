@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from podtool.live.tracker import FRAME_S, Tracker, TrackerParams, Unit
 Floats = NDArray[np.float32]
 Runs = list[tuple[int, int]]
 HOP_FRAMES = 30  # between windows, .506 s
+_WARM = 60  # frames from which a decision does not hang on where it began
 HALF_FRAME = (FRAME_SIZE - FRAME_STEP) // 2  # a frame stands for the middle of what it sees
 
 
@@ -39,6 +41,7 @@ class SceneParams:
     least_voice: float = field(default=0.25, metadata={"help": "Silero's mean, else it is music"})
     first_s: float = field(default=1.0, metadata={"help": "speech that a chain is first known by"})
     unit_s: float = field(default=2.5, metadata={"help": "speech of each later embedding"})
+    pause_s: float = field(default=0.15, metadata={"help": "silence that ends an embedding"})
     shortest_s: float = field(default=0.3, metadata={"help": "shorter stretches are not embedded"})
     settled_s: float = field(default=0.8, metadata={"help": "age at which frames are embedded"})
     turns_s: float = field(default=4.0, metadata={"help": "age at which turns are written down"})
@@ -95,11 +98,60 @@ class Ring:
         return out
 
 
+class Scene(Protocol):
+    """Who talks, as audio comes in. `hop` after every `HOP_FRAMES` frames of audio; `embed` when
+    there is time."""
+
+    tracker: Tracker
+
+    @property
+    def decided(self) -> int:
+        """Frames up to which `hop` and `skip` have decided."""
+        ...
+
+    def voiced(self, probabilities: Floats) -> None:
+        """Silero's probabilities of the next chunks."""
+
+    def hop(self, last: bool = False) -> list[Region]:
+        """The regions that are decided by the audio so far; `last`: nothing will follow."""
+        ...
+
+    def skip(self) -> list[Region]:
+        """Nobody speaks: the audio so far is decided without looking."""
+        ...
+
+    def settle(self, last: bool = False) -> list[Region]:
+        """The regions up to a while ago, as they look by now; each frame once."""
+        ...
+
+    def review(self, start: int, stop: int) -> list[Region]:
+        """Frames that were decided lately, as they look by now."""
+        ...
+
+    def forget(self) -> None:
+        """What comes next has nothing to do with what was."""
+
+    @property
+    def waiting(self) -> int:
+        """How many stretches are to be embedded."""
+        ...
+
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody among them is not known yet."""
+        ...
+
+    def embed(self) -> None:
+        """Embed one stretch and tell the tracker: first of somebody who is not known."""
+
+
 class _Decider:
     """Votes into regions, up to wherever they are asked for."""
 
-    def __init__(self, rolling: Rolling, voice: _Voiced, params: SceneParams) -> None:
-        self.decided = 0
+    def __init__(
+        self, rolling: Rolling, voice: _Voiced, params: SceneParams, decided: int = 0
+    ) -> None:
+        self.decided = decided
         self._rolling, self._voice, self._params = rolling, voice, params
         self._speaking = False
         self._before: set[int] = set()  # who talked in the last frame
@@ -174,8 +226,8 @@ class _Voiced:
         return np.asarray(mean >= least)
 
 
-class Scene:
-    """`hop` after every `HOP_FRAMES` frames of audio; `embed` when there is time."""
+class RoomScene:
+    """People in one room, by segmentation of a window that rolls."""
 
     def __init__(
         self,
@@ -197,16 +249,15 @@ class Scene:
         self._units: list[Unit] = []
 
     def voiced(self, probabilities: Floats) -> None:
-        """Silero's probabilities of the next chunks."""
         self._voice.push(probabilities)
+
+    def forget(self) -> None:
+        self.rolling.forget()
 
     # ------------------------------------------------------------------ who talks
 
     def hop(self, last: bool = False) -> list[Region]:
-        """Hear the window that ends with the audio so far; the regions that are decided by it.
-
-        `last`: nothing will follow, everything is decided.
-        """
+        """Hear the window that ends with the audio so far; the regions that are decided by it."""
         available = max(0, (self._audio.end - FRAME_SIZE) // FRAME_STEP + 1)
         first = max(0, available - (WINDOW_FRAMES - 3))
         if available > self.rolling.end:
@@ -218,7 +269,6 @@ class Scene:
         return found
 
     def skip(self) -> list[Region]:
-        """Nobody speaks: the audio so far is decided without looking."""
         return self._fast.skip((self._audio.end - FRAME_SIZE) // FRAME_STEP)
 
     def settle(self, last: bool = False) -> list[Region]:
@@ -226,9 +276,13 @@ class Scene:
         lag = 0 if last else round(self.params.turns_s / FRAME_S)
         return self._slow.decide(max(self._slow.decided, self._fast.decided - lag))
 
+    def review(self, start: int, stop: int) -> list[Region]:
+        again = _Decider(self.rolling, self._voice, self.params, max(0, start - _WARM))
+        found = again.decide(min(stop, self._fast.decided))
+        return [Region(max(r.start, start), r.stop, r.chains) for r in found if r.stop > start]
+
     @property
     def decided(self) -> int:
-        """Frames that `hop` and `skip` have decided."""
         return self._fast.decided
 
     # ------------------------------------------------------------------ whose it is
@@ -251,6 +305,10 @@ class Scene:
             self._look(chain, own, stop)
             own.next = stop
         while own.alone:
+            paused = _paused(own.alone, round(p.first_s / FRAME_S), round(p.pause_s / FRAME_S))
+            if paused:
+                self._queue(chain, own, paused, clean=True)
+                continue
             seconds = sum(b - a for a, b in own.alone) * FRAME_S
             wanted = p.unit_s if own.units else p.first_s
             late = last or self.decided - own.alone[-1][1] >= round(p.ended_s / FRAME_S)
@@ -308,16 +366,13 @@ class Scene:
 
     @property
     def waiting(self) -> int:
-        """How many units are to be embedded."""
         return len(self._units)
 
     @property
     def urgent(self) -> bool:
-        """Whether somebody among them is not known yet."""
         return any(self.tracker.who(u.chain, u.start, u.stop) is None for u in self._units)
 
     def embed(self) -> None:
-        """Embed one unit and tell the tracker: first those of chains that nobody is known for."""
         if not self._units:
             return
         unknown = (u for u in self._units if self.tracker.who(u.chain, u.start, u.stop) is None)
@@ -344,6 +399,16 @@ def _first(runs: Runs, most: int) -> Runs:
         taken.append((a, b))
         frames += b - a
     return taken
+
+
+def _paused(runs: Runs, least: int, pause: int) -> Runs:
+    """The first runs of at least so many frames together that such a pause follows; none: []."""
+    frames = 0
+    for k, (a, b) in enumerate(runs[:-1]):
+        frames += b - a
+        if frames >= least and runs[k + 1][0] - b >= pause:
+            return runs[: k + 1]
+    return []
 
 
 def _runs(mask: NDArray[np.bool_], offset: int, shortest: int) -> Runs:

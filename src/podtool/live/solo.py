@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from podtool.engines.segmentation_pyannote import FRAME_SIZE, FRAME_STEP
 from podtool.engines.vad_silero import CHUNK, hysteresis
 from podtool.live.pipeline import LiveEngines, LiveParams, Pipeline
-from podtool.live.rolling import Rolling
-from podtool.live.scene import Region, Ring, SceneParams
+from podtool.live.scene import Region, Ring, Scene
 from podtool.live.tracker import FRAME_S, Person, Tracker, TrackerParams
 from podtool.live.voice import VoiceParams
 
@@ -35,15 +32,14 @@ class OnePerson(Tracker):
 
 
 class SoloScene:
-    """As `Scene`, by Silero alone."""
+    """One person, by Silero alone; there is nobody to tell apart."""
 
     waiting = 0
     urgent = False
 
-    def __init__(self, audio: Ring, params: SceneParams, number: int) -> None:
-        self.params, self.tracker = params, OnePerson(number)
+    def __init__(self, audio: Ring, number: int) -> None:
+        self.tracker: Tracker = OnePerson(number)
         self.decided = 0
-        self.rolling = _Nothing()
         self._audio, self._number = audio, number
         self._speech: list[float] = []
         self._base = 0  # chunk of the first of them
@@ -81,24 +77,20 @@ class SoloScene:
         found, self._settled = self._settled, []
         return found
 
-    def embed(self) -> None:
-        """There is nobody to tell apart."""
-
-
-class _Nothing(Rolling):
-    def __init__(self) -> None:
-        pass
+    def review(self, start: int, stop: int) -> list[Region]:
+        return [Region(start, stop, (self._number,))]
 
     def forget(self) -> None:
         pass
 
+    def embed(self) -> None:
+        pass
 
-def solo(
-    engines: LiveEngines, params: LiveParams, scene: SceneParams, voice: VoiceParams, number: int
-) -> Pipeline:
+
+def solo(engines: LiveEngines, params: LiveParams, voice: VoiceParams, number: int) -> Pipeline:
     """The pipeline of channel `number`, counted from 0, whose person is S1, S2, ..."""
 
-    def make(audio: Ring) -> Any:
-        return SoloScene(audio, scene, number)
+    def make(audio: Ring) -> Scene:
+        return SoloScene(audio, number)
 
-    return Pipeline(engines, params, scene, voice=voice, make_scene=make)
+    return Pipeline(engines, params, voice=voice, make_scene=make)

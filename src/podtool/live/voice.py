@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from podtool.artifacts import Word
 from podtool.dsp import ramp
+
+if TYPE_CHECKING:
+    from podtool.engines.beam_search import Work
 
 Samples = NDArray[np.float32]
 RATE = 16000
@@ -30,6 +34,15 @@ class VoiceParams:
 
 
 @dataclass(slots=True)
+class Hearing:
+    """Recognition on its way: of a guess, or of the last word."""
+
+    last: int  # as the utterance's, when it began
+    work: Work[Any]
+    words: list[Word] | None = None  # once all is read
+
+
+@dataclass(slots=True)
 class Saying:
     """An utterance on its way: samples on the recording's clock from `start`, with no gaps."""
 
@@ -40,15 +53,39 @@ class Saying:
     samples: Samples
     speech: int = 0  # samples in which the voice is active
     apart: bool = False  # some of it was separated from other voices
+    followed: bool = False  # somebody else talks right after it
+    reviewed: bool = False
     id: str | None = None
     words: list[str] = field(default_factory=list)  # guessed last
     stable: int = 0
     memory: Any = None  # of the reader
     guessed: int = 0  # samples that were there when it was guessed last
+    guess: Hearing | None = None
+    reading: Hearing | None = None
+
+    @property
+    def read(self) -> list[Word] | None:
+        """The last word, once it is read to the end of what was said."""
+        if self.reading is None or self.reading.last != self.last:
+            return None
+        return self.reading.words
 
     @property
     def stop(self) -> int:
         return self.start + len(self.samples)
+
+    def begin_earlier(self, start: int, samples: Samples) -> None:
+        """It turns out to begin at `start`, with samples that reach to where it began."""
+        self.samples = np.concatenate([samples, self.samples])
+        self.start = self.first = start
+        self.speech += len(samples)
+        self.reading = None
+
+    def end_earlier(self, last: int, stop: int) -> None:
+        """It turns out to end at sample `last`, and what is heard from `stop` on is not its own."""
+        self.speech -= self.last - last
+        self.last = last
+        self.samples = self.samples[: stop - self.start]
 
     @property
     def fresh(self) -> int:
@@ -86,6 +123,7 @@ class Voice:
         now.speech += len(own)
         now.last = self.last = start + len(own)
         now.apart |= apart
+        now.followed = False
         if now.speech >= self.params.longest_s * RATE:
             self._cut()
 
@@ -99,6 +137,7 @@ class Voice:
         limit = round((self.params.breath_s if long else self.params.pause_s) * RATE)
         margin = round(self.params.margin_s * RATE)
         room = max(0, now.last + (limit if quiet < limit else margin) - now.stop)
+        now.followed |= ambient is None
         piece = (np.zeros(frames, np.float32) if ambient is None else ambient)[:room]
         now.samples = np.concatenate([now.samples, piece])
         if quiet >= limit:
