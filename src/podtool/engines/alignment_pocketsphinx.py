@@ -16,7 +16,8 @@ from podtool.artifacts import Word
 from podtool.audio import Audio
 from podtool.engines.letter_to_sound import pronounce, spelled
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.text import spoken_words, spread_words
+from podtool.engines.readings import filled
+from podtool.text import spoken_words
 
 FRAME_S = 0.01
 RATE = 16000
@@ -72,7 +73,7 @@ class PocketSphinxAligner:
         samples = audio.samples.mean(axis=0, dtype=np.float32)
         found = self._run(samples, flat) if flat else []
         if len(found) != len(flat) or not flat:
-            return _unaligned(words, audio.duration)
+            return filled(words, [None] * len(words), audio.duration)
         result: list[Word | None] = []
         at = 0
         for word, group in zip(words, spoken, strict=True):
@@ -86,7 +87,7 @@ class PocketSphinxAligner:
             end = min(parts[-1][1] * FRAME_S, audio.duration)
             start = min(parts[0][0] * FRAME_S, max(0.0, end - FRAME_S))
             result.append(Word(word, start, end, round(score, 4)))
-        return _filled(words, result, audio.duration)
+        return filled(words, result, audio.duration)
 
     def phones(self, audio: Audio, words: list[str]) -> list[tuple[str, float, float]]:
         """(phone of the CMU set or "SIL", start, end) in seconds; empty where alignment fails."""
@@ -162,30 +163,3 @@ def _goodness(score: float, frames: int) -> float:
         return 0.0
     per_frame = 1024.0 * math.log(score) / frames
     return 1.0 / (1.0 + math.exp(min(50.0, -1.5 * (per_frame + 3.2))))
-
-
-def _unaligned(words: list[str], duration: float) -> list[Word]:
-    return [Word(w, s, e, None, True) for w, s, e in spread_words(words, 0.0, duration)]
-
-
-def _filled(words: list[str], found: list[Word | None], duration: float) -> list[Word]:
-    """Runs of words without times share the time between their neighbours."""
-    result: list[Word] = []
-    index = 0
-    while index < len(words):
-        word = found[index]
-        if word is not None:
-            result.append(word)
-            index += 1
-            continue
-        stop = index
-        while stop < len(words) and found[stop] is None:
-            stop += 1
-        begin = result[-1].end if result else 0.0
-        following = found[stop] if stop < len(words) else None
-        end = max(begin, following.start if following else duration)
-        result += [
-            Word(w, s, e, None, True) for w, s, e in spread_words(words[index:stop], begin, end)
-        ]
-        index = stop
-    return result
