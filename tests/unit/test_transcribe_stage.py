@@ -198,6 +198,39 @@ def test_words_in_silence_are_dropped_and_drawn_out_ones_cut_back() -> None:
     assert (found[0].words or ())[0].end == pytest.approx(1.2)
 
 
+class Aligner:
+    """Puts words at the end of the audio, or fails."""
+
+    info: ClassVar[EngineInfo] = EngineInfo(
+        "made up", "alignment", "1", "MIT", "embedded", RATE, languages=("en",)
+    )
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+
+    @classmethod
+    def load(cls, context: EngineContext) -> Self:
+        raise NotImplementedError
+
+    def align(self, audio: Audio, words: list[str]) -> list[Word]:
+        times = spread_words(words, audio.duration - 1.0, audio.duration)
+        score = None if self.fails else 0.5
+        return [Word(w, a, b, score, self.fails or None) for w, a, b in times]
+
+
+def test_words_have_the_aligner_s_times_where_it_can_tell() -> None:
+    heard, engine = audio((4.0, True)), Recogniser(lambda _: "we went home")
+    turns = [Turn("t1", "r", 0.0, 4.0, "S1")]
+
+    def first(aligner: Aligner | None, language: str = "en") -> Word:
+        params = TranscribeParams(language=language)
+        return (transcribe(heard, turns, engine, aligner, params)[0].words or ())[0]
+
+    assert first(Aligner()).start == pytest.approx(3.0) and first(Aligner()).score == 0.9
+    for own in (first(Aligner(fails=True)), first(Aligner(), "de"), first(None)):
+        assert own.start == 0.0 and not own.interpolated
+
+
 class Polyglot(Recogniser):
     """Tells the language by the loudness of what it hears."""
 

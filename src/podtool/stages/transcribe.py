@@ -319,11 +319,11 @@ def _placed(
     texts = heard.words
     if aligner is not None and (spoken is None or not _reads(aligner.info, spoken)):
         aligner = None  # the recogniser's own times are all there are
-    placed = (
-        list(texts)
-        if aligner is None
-        else place_words(window.audio, [w.text for w in texts], aligner, 0.0)
-    )
+    placed = list(texts)
+    if aligner is not None:
+        aligned = place_words(window.audio, [w.text for w in texts], aligner, 0.0)
+        if not all(w.interpolated for w in aligned):  # else it failed: the recogniser knows better
+            placed = aligned
     # A recogniser that knows how likely its words are knows better than the aligner (measured:
     # area under the curve .88 against .66 on noisy speech).
     words = [
