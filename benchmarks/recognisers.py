@@ -1,6 +1,6 @@
 """Recognisers: what podtool adds to mlx-whisper, memory on long files, the checks of texts.
 
-usage: python benchmarks/recognisers.py [direct] [memory] [checks]      (default: all)
+usage: python benchmarks/recognisers.py [direct] [memory] [checks] [silences]     (default: all)
 
 direct   100 s of read speech through the transcribe stage (speech detection, windows, text
          checks, the recogniser's own times) against mlx_whisper.transcribe on the same windows, the
@@ -10,6 +10,8 @@ memory   `podtool transcribe` on three hours and on ten minutes with the smalles
          be: peak memory of the whole process tree
 checks   texts of real recordings that are doubted (none should be), also sped up by half; loops and
          texts invented over silence that are not (none should be)
+silences words that the embedded recogniser invents on twelve pieces of music and twelve noises
+         without talkers, 20 s of each, with and without speech detection
 
 Whisper's weights are constructed (tiny_whisper.py): they say nothing about recognition, and
 everything about time and memory. Needs PODTOOL_DATA (default ../shared/data), the extra `mlx`, and
@@ -42,21 +44,21 @@ from podtool.store import ModelStore
 
 RATE = 16000
 GAP_S = 0.8
-CLIPS_EACH = 4  # a speaker's clips in a row
+LONGEST_S = 28.0  # a speaker's clips in a row: about one window of Whisper
 
 
 def context(**options: str) -> EngineContext:
     return EngineContext(store=ModelStore(), device="cpu", threads=0, options=options)
 
 
-def readings() -> Iterator[tuple[Audio, str]]:
-    """Read speech of the data and its words, in the order of the paths, over and over."""
+def readings(times: int = 100) -> Iterator[tuple[Audio, str]]:
+    """Read speech of the data and its words, in the order of the paths, several times over."""
     rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
     rows = sorted(
         (r for r in rows if r["kind"] == "read" and r["transcript"] and r["duration_s"] > 2),
         key=lambda r: str(r["path"]),
     )
-    while True:
+    for _ in range(times):
         for row in rows:
             with open_audio(data_folder() / row["path"]) as file:
                 yield resample(to_mono(file.read()), RATE), row["transcript"]
@@ -65,12 +67,14 @@ def readings() -> Iterator[tuple[Audio, str]]:
 def conversation(path: Path, seconds: float) -> list[Turn]:
     """Two speakers who read to each other, as a WAV of 16 kHz; the turns."""
     turns: list[Turn] = []
-    at = 0.0
+    at = began = 0.0
+    speaker = "S1"
     with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
         for number, (clip, _) in enumerate(readings()):
             if at + clip.duration > seconds:
                 break
-            speaker = f"S{1 + number // CLIPS_EACH % 2}"
+            if at + clip.duration - began > LONGEST_S:
+                speaker, began = ("S2" if speaker == "S1" else "S1"), at
             turns.append(Turn(f"t{number:05d}", path.stem, at, at + clip.duration, speaker))
             file.write(np.concatenate([clip.samples[0], np.zeros(round(GAP_S * RATE))]))
             at += clip.duration + GAP_S
@@ -200,9 +204,7 @@ def checks() -> None:
     vad = engines.load("vad", "silero", context())
     real = doubted = fast = 0
     texts: list[tuple[list[str], float]] = []
-    for number, (clip, text) in enumerate(readings()):
-        if number == 600:
-            break
+    for clip, text in readings(1):
         words = text.split()
         speech = sum(s.duration for s in vad.detect(clip))
         texts.append((words, speech))
@@ -225,8 +227,35 @@ def checks() -> None:
     say("missed_texts", missed["invented"] / real, "share", "more than five words, no speech")
 
 
+def silences() -> None:
+    """Words of the embedded recogniser on music and noise that somebody took for a turn."""
+    engine = engines.load("transcription", "moonshine", context())
+    vad = engines.load("vad", "silero", context())
+    rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
+    for kind in ("music", "noise"):
+        of_kind = [r for r in rows if r["kind"] == kind and r.get("category") != "babble"]
+        paths = sorted(str(r["path"]) for r in of_kind)[:12]
+        counts = {"with": 0, "without": 0}
+        for path in paths:
+            with open_audio(data_folder() / path) as file:
+                rate = file.sample_rate
+                heard = resample(to_mono(file.read(0, min(file.frames, 20 * rate))), RATE)
+            turn = Turn("t", "r", 0.0, heard.duration, "S1")
+            params = TranscribeParams(align="own")
+            for name, gate in (("with", vad), ("without", None)):
+                found = transcribe(heard, [turn], engine, None, params, vad=gate)
+                counts[name] += sum(len(u.words or ()) for u in found)
+        for name, count in counts.items():
+            say("invented_words", count, "words", f"{kind}, {name} speech detection", len(paths))
+
+
 def main() -> None:
-    parts: dict[str, Callable[[], None]] = {"direct": direct, "memory": memory, "checks": checks}
+    parts: dict[str, Callable[[], None]] = {
+        "direct": direct,
+        "memory": memory,
+        "checks": checks,
+        "silences": silences,
+    }
     for name in sys.argv[1:] or list(parts):
         parts[name]()
 

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
-TEXT = " The quick brown fox jumps over a lazy dog while we all talk."
-SIZES = {"smallest": (32, 1, 2), "half": (192, 2, 3)}  # width, blocks, heads; tiny is (384, 4, 6)
+# Width, blocks, heads (Whisper tiny: 384, 4, 6), and what it says.
+SIZES = {
+    "smallest": (32, 1, 2, " Yes."),
+    "half": (192, 2, 3, " The quick brown fox jumps over a lazy dog while we all talk."),
+}
 
 
 def write(folder: Path, size: str) -> None:
@@ -23,7 +26,7 @@ def write(folder: Path, size: str) -> None:
     from mlx_whisper.tokenizer import get_tokenizer
     from mlx_whisper.whisper import ModelDimensions, Whisper
 
-    width, blocks, heads = SIZES[size]
+    width, blocks, heads, text = SIZES[size]
     config = {
         "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": heads,
         "n_audio_layer": blocks, "n_vocab": 51865, "n_text_ctx": 448, "n_text_state": width,
@@ -43,7 +46,7 @@ def write(folder: Path, size: str) -> None:
     start = tokenizer.timestamp_begin
     tokens = np.zeros((config["n_vocab"], width), np.float32)
     positions = np.zeros((config["n_text_ctx"], width), np.float32)
-    script = [start, *tokenizer.encode(TEXT), start + 50, tokenizer.eot]
+    script = [start, *tokenizer.encode(text), start + 50, tokenizer.eot]
     for position, token in enumerate(script, start=2):  # after start, language and task
         tokens[token, position], positions[position, position] = 1.0, 10.0
     weights["decoder.token_embedding.weight"] = tokens
