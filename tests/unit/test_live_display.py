@@ -18,21 +18,13 @@ from rich.cells import get_character_cell_size
 from rich.console import Console
 
 from podtool.artifacts import Correction, Metric, Partial, Row, Speaker, Utterance
-from podtool.live import display as module
-from podtool.live.display import (
-    Command,
-    Display,
-    Mark,
-    Painter,
-    Pause,
-    Quit,
-    Rename,
-    plain,
-    width_of,
-    wrap,
-)
+from podtool.live import board
+from podtool.live.display import Command, Display, Mark, Pause, Quit, Rename
 from podtool.live.keys import Key, Keys, Parser, in_foreground
+from podtool.live.lines import plain, width_of, wrap
+from podtool.live.screen import ASCII
 from podtool.live.status import Shed, Status, Talker
+from podtool.live.terminal import Painter
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -380,7 +372,7 @@ def test_where_the_stream_is_not_unicode_signs_are_ascii(monkeypatch: pytest.Mon
     stage.display.draw()
     assert b"Caf? ??." in raw.getvalue() and b"====" in raw.getvalue()
     monkeypatch.setenv("LC_ALL", "C")
-    assert Stage().display.theme.glyphs == module.ASCII
+    assert Stage().display.theme.glyphs == ASCII
 
 
 @pytest.mark.parametrize("term", ["dumb", None])
@@ -479,13 +471,13 @@ def test_looking_back_stands_still_while_people_talk() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 600)
+    monkeypatch.setattr(board, "KEPT", 600)
     stage = Stage()
     with stage.display:
         for i in range(3000):
             stage.display.rows([saying(f"p{i}", "never ended"), said(f"u{i}", i, i + 1, "Yes.")])
-        board = stage.display.board
-        assert len(board.entries) <= 600 and len(board.partials) <= 64
+        known = stage.display.board
+        assert len(known.entries) <= 600 and len(known.partials) <= 64
     assert "lines are not here" in stage.file.getvalue()
     assert "3000 utterances" in stage.file.getvalue()
 
