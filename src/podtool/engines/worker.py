@@ -44,6 +44,9 @@ _LOOK_S = 0.1  # how often the memory of a worker is looked at
 _starter = ThreadPoolExecutor(1, thread_name_prefix="podtool-worker-starter")
 
 
+_signature = functools.lru_cache(inspect.signature)
+
+
 class Ended(Exception):
     """The worker died, or was ended since it broke a limit; the text says why."""
 
@@ -97,7 +100,7 @@ class Worker:
             return self._call(None, name, args, named)
 
         # stages look at what a method takes
-        call.__signature__ = inspect.signature(member)  # type: ignore[attr-defined]
+        call.__signature__ = _signature(member)  # type: ignore[attr-defined]
         return functools.wraps(member)(call)
 
     def __enter__(self) -> Worker:

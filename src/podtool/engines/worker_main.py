@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,8 @@ def serve(channel: Any, order: dict[str, Any]) -> None:
         channel.send(_failure(error))
         return
     channel.send({"is": "ready", "facts": _facts(engine)})
-    kept: dict[int, Any] = {0: engine}  # 0 and what earlier answers left here
+    kept: dict[int, Any] = {0: engine}  # and what earlier answers left here
+    peaks = PeakMemory()
     while True:
         call = channel.receive()
         for number in call["dropped"]:
@@ -89,17 +91,18 @@ def serve(channel: Any, order: dict[str, Any]) -> None:
             args = [_meant(a, kept) for a in call["args"]]
             named = {k: _meant(v, kept) for k, v in call["named"].items()}
             result = getattr(kept[call["on"]], call["method"])(*args, **named)
+            peak = peaks.read()
             if isinstance(result, Iterator):
                 for item in result:
                     channel.send({"is": "item", "value": item})
-                answer: dict[str, Any] = {"is": "end"}
-            elif _is_plain(result):
-                answer = {"is": "value", "value": result}
-            else:  # a state of the engine's own, such as a voice: only its name goes out
+                channel.send({"is": "end", "peak": peak})
+                continue
+            try:
+                channel.send({"is": "value", "value": result, "peak": peak})
+            except TypeError:  # a state of the engine's own, such as a voice: its name goes out
                 number = max(kept) + 1
                 kept[number] = result
-                answer = {"is": "kept", "number": number} | _outline(result)
-            channel.send(answer | {"peak": _peak_memory()})
+                channel.send({"is": "kept", "number": number, "peak": peak} | _outline(result))
         except EOFError:
             raise
         except BaseException as error:
@@ -181,8 +184,20 @@ def _failure(error: BaseException) -> dict[str, Any]:
     }
 
 
+class PeakMemory:
+    """Peak memory of this process in MB, looked at every half second at most."""
+
+    def __init__(self) -> None:
+        self._value, self._looked = 0.0, -1.0
+
+    def read(self) -> float:
+        now = time.monotonic()
+        if now - self._looked > 0.5:
+            self._value, self._looked = _peak_memory(), now
+        return self._value
+
+
 def _peak_memory() -> float:
-    """Peak memory of this process in MB."""
     try:  # on Linux, ru_maxrss begins with what the parent had
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
