@@ -166,7 +166,7 @@ TROUBLES = {
     "object": "not a list",
     "closes": "closed its pipes",
 }
-LIMITS = {"timeout_s": 2.0, "max_memory_gb": 0.25}
+LIMITS = {"timeout_s": 4.0, "max_memory_gb": 0.25}
 
 
 def limits(trouble: str) -> dict[str, float]:
@@ -190,7 +190,7 @@ def test_trouble_that_comes_once_costs_nothing(
 def test_trouble_that_stays_is_an_error_that_says_what_it_is(
     load: Callable[..., Any], trouble: str
 ) -> None:
-    limit = {**limits(trouble), "timeout_s": 60.0 if trouble == "memory" else 1.0}
+    limit = {**limits(trouble), "timeout_s": 60.0 if trouble == "memory" else 2.0}
     engine = load("trouble", trouble, **limit)
     with pytest.raises(EngineFailure, match=TROUBLES[trouble]) as raised:
         engine.transcribe(tone(), "en")
@@ -202,10 +202,11 @@ def test_trouble_that_stays_is_an_error_that_says_what_it_is(
 
 @pytest.mark.parametrize("trouble", ["load-segfault", "load-hang", "load-raise"])
 def test_trouble_while_loading(load: Callable[..., Any], tmp_path: Path, trouble: str) -> None:
-    engine = load("trouble", trouble, once=tmp_path / "once", load_timeout_s=3.0)
+    limit = 10.0 if trouble == "load-hang" else 120.0  # a busy machine loads slowly
+    engine = load("trouble", trouble, once=tmp_path / "once", load_timeout_s=limit)
     assert texts(engine, 0.4) == ["level400"] and len(engine.context.incidents) == 1
     with pytest.raises(EngineFailure, match=TROUBLES[trouble.removeprefix("load-")]):
-        load("trouble", trouble, load_timeout_s=1.5)
+        load("trouble", trouble, load_timeout_s=limit)
 
 
 def test_what_an_engine_prints_stays_out_of_its_answers(load: Callable[..., Any]) -> None:
