@@ -40,6 +40,8 @@ class EngineInfo:
     options: tuple[str, ...] = ()  # names that `load` understands in EngineContext.options
     stretch_s: float = 16.0  # how long the speech should be that a recogniser reads at once
     requires: tuple[str, ...] = ()  # what pip installs into an environment of the engine's own
+    paced: bool = True  # of a speaking engine: it heeds the rate
+    seeded: bool = False  # of a speaking engine: another seed gives another take
 
 
 @dataclass(frozen=True, slots=True)
