@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from podtool.artifacts import Correction, Partial, Provenance, Row, Speaker, Turn, Utterance
 from podtool.rowio import of_kind
+from podtool.segments import Span, total
 
 UNKNOWN = "S?"  # who says something until a correction tells who it was
 Numbered = Sequence[tuple[int, Row]]
@@ -33,8 +34,8 @@ def settled(rows: Iterable[Row]) -> list[Row]:
     """The rows with the speakers that they turned out to have; other files pass through as is.
 
     Of a speaker that was told of more than once the last row counts; those who turned out to be
-    somebody else throughout have none, nor has `UNKNOWN`. Utterances and turns are in order of
-    time.
+    somebody else throughout have none, nor has `UNKNOWN`. The seconds of speakers are those of
+    their turns, where there are turns. Utterances and turns are in order of time.
     """
     return [row for _, row in settled_lines(list(enumerate(rows)))]
 
@@ -58,7 +59,12 @@ def settled_lines(rows: Numbered) -> list[tuple[int, Row]]:
             found.append((line, row))
     gone = {(c.recording, c.source) for c in corrections if c.until is None}
     talking = {(r.recording, r.speaker) for _, r in said}
-    kept = [s for key, s in speakers.items() if key in talking or key not in gone]
+    turns = of_kind((row for _, row in said), Turn)
+    kept = [
+        (line, _counted(speaker, turns))
+        for key, (line, speaker) in speakers.items()
+        if key in talking or key not in gone
+    ]
     return [*found, *sorted(said, key=lambda r: (r[1].start, r[1].end)), *kept]
 
 
@@ -67,3 +73,11 @@ def _named(row: Turn | Utterance, corrections: Sequence[Correction]) -> Turn | U
         return row
     own = [c for c in corrections if c.recording == row.recording]
     return replace(row, speaker=corrected(row.speaker, row.start, own))
+
+
+def _counted(speaker: Speaker, turns: Sequence[Turn]) -> Speaker:
+    here = [t for t in turns if t.recording == speaker.recording]
+    if not here:
+        return speaker
+    own = total(Span(t.start, t.end) for t in here if t.speaker == speaker.id)
+    return replace(speaker, speech_s=round(own, 6))

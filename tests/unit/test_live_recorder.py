@@ -30,7 +30,7 @@ from podtool.artifacts import (
     Word,
 )
 from podtool.audio import open_audio
-from podtool.corrections import corrected
+from podtool.corrections import corrected, settled
 from podtool.errors import OutputError
 from podtool.formats import read_file
 from podtool.live.recorder import Recorder, Spool, _create, _GrowingWav, safe_name
@@ -166,6 +166,30 @@ def test_later_corrections_apply_to_what_earlier_ones_left() -> None:
     chain = [Correction("r", "S3", "S2", 0.0), Correction("r", "S2", "S1", 5.0)]
     assert [corrected("S3", at, chain) for at in (4.0, 5.0)] == ["S2", "S1"]
     assert corrected("S4", 5.0, chain) == "S4"
+
+
+def test_seconds_of_speakers_are_those_of_their_turns_after_all_corrections() -> None:
+    def turn(start: float, end: float, speaker: str, recording: str = "r") -> Turn:
+        return Turn(f"t{start}{speaker}", recording, start, end, speaker)
+
+    rows: list[Row] = [
+        *(Speaker(name, "r", 1.0) for name in ("S1", "S2", "S3", "S4")),
+        *(turn(0, 4, "S1"), turn(5, 7, "S2"), turn(6.5, 9, "S3"), turn(10, 11.5, "S2")),
+        turn(14, 15, "S4"),
+        Correction("r", "S2", "S1", 10.0, 11.0),  # one turn
+        Correction("r", "S4", "S1", 14.0, 14.5),
+        Correction("r", "S3", "S2", 0.0),  # a person, whose turn overlaps one of S2
+        *(turn(12, 13, "S1", "other"), Speaker("S1", "other", 8.0), Speaker("S1", "none", 9.0)),
+        *(Speaker("S1", "r", 4.0, name="Ann"), Speaker("S2", "r", 3.5)),
+    ]
+    after = {(s.recording, s.id): (s.speech_s, s.name) for s in of_kind(settled(rows), Speaker)}
+    assert after == {
+        ("r", "S1"): (6.5, "Ann"),
+        ("r", "S2"): (4.0, None),
+        ("r", "S4"): (0.0, None),  # nothing is left to them
+        ("other", "S1"): (1.0, None),
+        ("none", "S1"): (9.0, None),  # no turns to count
+    }
 
 
 def test_voices_follow_corrections_and_names(tmp_path: Path) -> None:
