@@ -13,13 +13,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
+    ROOT / "docs" / "engines.md",
     ROOT / "docs" / "live.md",
     ROOT / "docs" / "transcribe.md",
     ROOT / "docs" / "training.md",
     *sorted((ROOT / "examples").glob("*.sh")),
 ]
 
-GROUPS = ("models", "speakers", "runs", "presets", "train")
+GROUPS = ("models", "speakers", "runs", "presets", "train", "engines")
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -38,7 +39,8 @@ def commands(page: Path) -> Iterator[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_commands_and_options_exist(page: Path, run: Callable[..., Any]) -> None:
     for words in commands(page):
-        names = words[:2] if words[0] in GROUPS else words[:1]
+        below = words[0] in GROUPS and len(words) > 1 and not words[1].startswith("-")
+        names = words[:2] if below else words[:1]
         shown = run(*names, "--help")
         assert shown.exit_code == 0, f"{page.name}: podtool {' '.join(words)}"
         for option in (w.split("=")[0] for w in words if w.startswith("-") and w != "-"):
