@@ -62,7 +62,10 @@ BUILTIN: dict[str, dict[str, str]] = {
         "pocketsphinx": "podtool.engines.alignment_pocketsphinx:PocketSphinxAligner",
     },
     "conversion": {"world": "podtool.engines.voice_world:World"},
-    "speaking": {"espeak": "podtool.engines.voice_espeak:ESpeak"},
+    "speaking": {
+        "espeak": "podtool.engines.voice_espeak:ESpeak",
+        "pocket-tts": "podtool.engines.voice_pocket:PocketTts",
+    },
 }
 
 
