@@ -2,7 +2,7 @@
 
 usage: python benchmarks/recognisers.py [direct] [memory] [checks] [silences]     (default: all)
 
-direct   100 s of read speech through the transcribe stage (speech detection, windows, text
+direct   80 s of read speech through the transcribe stage (speech detection, windows, text
          checks, the recogniser's own times) against mlx_whisper.transcribe on the same windows, the
          same weights, in turns, the best of three; words and tokens compared; and against one call
          with the whole file, whose windows are mlx_whisper's own
@@ -147,7 +147,7 @@ def direct() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         weights = model(Path(scratch), "half")
         path = Path(scratch) / "talk.wav"
-        turns = conversation(path, 100)
+        turns = conversation(path, 80)
         vad = engines.load("vad", "silero", context())
         params = TranscribeParams(language="en", align="own")
         options: dict[str, Any] = {
@@ -158,7 +158,7 @@ def direct() -> None:
         with open_audio(path) as file:
             samples = file.read(0, file.frames).samples[0]
         through, alone, whole = Clock(), Clock(), Clock()
-        for _ in range(4):  # the first of them warms up both
+        for _ in range(3):  # the first of them warms up both
             engine.windows = []
             with open_audio(path) as audio, Tokens() as ours, through:
                 found = transcribe(audio, turns, engine, None, params, vad=vad)
