@@ -46,7 +46,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
         "spectral": "podtool.engines.separation_spectral:Spectral",
     },
-    "talkers": {"podtool": "podtool.engines.separation_podtool:PodtoolTalkers"},
+    "talkers": {
+        "podtool": "podtool.engines.separation_podtool:PodtoolTalkers",
+        "sepformer": "podtool.engines.talkers_sepformer:Sepformer",
+        "sepformer-wham": "podtool.engines.talkers_sepformer:SepformerWham",
+        "sepformer-whamr": "podtool.engines.talkers_sepformer:SepformerWhamr",
+    },
     "transcription": {
         "mlx-whisper": "podtool.engines.transcription_mlx_whisper:MlxWhisper",
         "parakeet-mlx": "podtool.engines.transcription_parakeet_mlx:ParakeetMlx",
