@@ -2,8 +2,9 @@
 
 usage: python benchmarks/conversion.py [--engine NAME ...] [--out DIR] [--set FIELD=VALUE ...]
 
-All conversion engines by default, the same pairs in the same run: the rows of the one that
-`auto` takes have the plain names of the pairs, those of others the name of the engine before it.
+All conversion engines by default, the same pairs in the same run, from the same profiles (those of
+podtool's, in which WORLD's stand). The rows of the engine that `auto` takes have the plain names of
+the pairs, those of others the name of the engine before it.
 
 similarity   cosine of each converted utterance with the target's unseen speech (mean embedding of
              its utterances), by CAM++ and by GE2E; beside it: the unconverted source, the target's
@@ -51,7 +52,7 @@ from podtool.engines.world_profile import SpeechProfile, speech_frames
 from podtool.resample import resample, to_mono
 from podtool.segments import Span
 from podtool.stages.clone import clone
-from podtool.stages.convert import ConvertParams, analyse_speaker, convert
+from podtool.stages.convert import ConvertedTurn, ConvertParams, analyse_speaker, convert
 from podtool.store import ModelStore
 from podtool.text import normalise
 
@@ -62,7 +63,7 @@ RATE = 16000
 class Bench:
     """Data, engines and the embeddings that were asked for before."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: list[str]) -> None:
         self.context = EngineContext(store=ModelStore(), device="cpu", threads=1)
         rows = [json.loads(line) for line in (data_folder() / "MANIFEST.jsonl").open()]
         self.rows = {r["path"]: r for r in rows if r["kind"] == "read"}
@@ -70,7 +71,8 @@ class Bench:
             n: engines.load("embedding", n.partition("_")[0], self.context) for n in NAMES
         }
         self.recogniser = engines.load("transcription", "moonshine", self.context)
-        self.engine: Any = None
+        self.engines = {n: engines.load("conversion", n, self.context) for n in names}
+        self.hearing = self.engines.get("podtool") or next(iter(self.engines.values()))
         self.dnsmos = Dnsmos(self.context)
         self._vectors: dict[tuple[str, str], Vector] = {}
 
@@ -190,39 +192,51 @@ def joined(bench: Bench, paths: list[str]) -> tuple[Audio, list[Turn]]:
 def voice_of(bench: Bench, paths: list[str]) -> SpeechProfile:
     """The voice as `podtool clone` makes it of these recordings."""
     audio, turns = joined(bench, paths)
-    return clone(audio, "joined", turns, "S1", bench.engine, bench.embedders["campplus"]).profile
+    return clone(audio, "joined", turns, "S1", bench.hearing, bench.embedders["campplus"]).profile
 
 
 def run_pair(
     bench: Bench, pair: dict[str, Any], params: ConvertParams, out: Path | None
+) -> dict[str, dict[str, list[float]]]:
+    """Engine -> what was measured on the pair's utterances."""
+    unseen, sources = pair["unseen"], bench.of(pair["source"])
+    voice = voice_of(bench, [p for p in bench.of(pair["target"]) if p not in unseen])
+    episode, turns = joined(bench, sources)
+    spans = [Span(t.start, t.end) for t in turns]
+    profile = analyse_speaker(episode, spans, bench.hearing, params, 1)
+    chosen = [turns[sources.index(p)] for p in pair["convert"]]
+    found = {}
+    for name, engine in bench.engines.items():
+        began = time.process_time()
+        mapping = engine.voice_map(profile, voice, params.mapping())
+        takes = list(convert(episode, chosen, engine, mapping, params, workers=1))
+        seconds = time.process_time() - began
+        folder = None if out is None else out / name
+        found[name] = scored(bench, pair, takes, folder) | {"convert_s": [seconds]}
+    return found
+
+
+def scored(
+    bench: Bench, pair: dict[str, Any], takes: list[ConvertedTurn], out: Path | None
 ) -> dict[str, list[float]]:
     unseen, sources = pair["unseen"], bench.of(pair["source"])
     enrolment = [p for p in bench.of(pair["target"]) if p not in unseen]
-    voice = voice_of(bench, enrolment)
-    episode, turns = joined(bench, sources)
-    began = time.process_time()
-    profile = analyse_speaker(
-        episode, [Span(t.start, t.end) for t in turns], bench.engine, params, 1
-    )
-    found: dict[str, list[float]] = {"analysis_s": [time.process_time() - began]}
-    began = time.process_time()
-    mapping = bench.engine.voice_map(profile, voice, params.mapping())
-    chosen = [turns[sources.index(p)] for p in pair["convert"]]
-    takes = list(convert(episode, chosen, bench.engine, mapping, params, workers=1))
-    found["convert_s"] = [time.process_time() - began]
-    found["speech_s"] = [sum(t.end - t.start for t in chosen)]
-    found["drift_ms"] = [
-        max(abs(t.checks["first_word_drift_ms"]), abs(t.checks["last_word_drift_ms"]))
-        for t in takes
-    ]
-    found["left"] = [t.checks.get("left_to_source", 0.0) for t in takes]
-    found["length_error"] = [abs(t.checks["length_error_frames"]) for t in takes]
+    found: dict[str, list[float]] = {
+        "speech_s": [sum(t.turn.end - t.turn.start for t in takes)],
+        "drift_ms": [
+            max(abs(t.checks["first_word_drift_ms"]), abs(t.checks["last_word_drift_ms"]))
+            for t in takes
+        ],
+        "left": [t.checks.get("left_to_source", 0.0) for t in takes],
+        "length_error": [abs(t.checks["length_error_frames"]) for t in takes],
+    }
     texts = {normalise(bench.rows[p]["transcript"]): p for p in unseen}
     vectors: dict[str, list[Vector]] = {n: [] for n in NAMES}
     pitches: list[Vector] = []
     for path, take in zip(pair["convert"], takes, strict=True):
         before, after = bench.audio(path), take.audio.read()
         if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
             write_audio(out / f"{Path(path).stem}-as-{pair['target']}.wav", after)
         for name in NAMES:
             vectors[name].append(bench.embed(name, after))
@@ -356,28 +370,23 @@ def main() -> None:
         name, _, value = setting.partition("=")
         params = replace(params, **{name: kinds[name](value)})
     pairs = tomllib.loads((ROOT / "benchmarks" / "pairs.toml").read_text())["pair"]
-    bench = Bench()
+    bench = Bench(options.engine or engines.engine_names("conversion"))
+    done: dict[str, list[tuple[dict[str, Any], dict[str, list[float]]]]] = {}
     for pair in pairs:
         for speaker in (pair["source"], pair["target"]):
             if any(bench.rows[p]["in_train"] for p in bench.of(speaker)):
                 sys.exit(f"{speaker} is a training speaker")
-    usual = engines.choose("conversion", bench.context)
-    for name in options.engine or engines.engine_names("conversion"):
-        bench.engine = engines.load("conversion", name, bench.context)
-        out = None if options.out is None else options.out / name
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-        done = []
-        for pair in pairs:
-            found = run_pair(bench, pair, params, out)
-            done.append((pair, found))
+        for name, found in run_pair(bench, pair, params, options.out).items():
+            done.setdefault(name, []).append((pair, found))
             print(
                 f"{name}, {pair['source']} -> {pair['target']}: "
                 + ", ".join(f"{k} {np.mean(v):.3f}" for k, v in found.items()),
                 file=sys.stderr,
                 flush=True,
             )
-        report(done, "" if name == usual else f"{name}, ", weights_bytes(bench, name))
+    usual = engines.choose("conversion", bench.context)
+    for name, of_pairs in done.items():
+        report(of_pairs, "" if name == usual else f"{name}, ", weights_bytes(bench, name))
 
 
 def weights_bytes(bench: Bench, name: str) -> int:

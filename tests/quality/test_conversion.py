@@ -54,9 +54,10 @@ def readers() -> tuple[Audio, Audio]:
     return read("two_cities.wav"), Audio(np.concatenate(parts, axis=1), RATE)
 
 
-def test_similarity_rises_and_the_words_stay(readers: tuple[Audio, Audio]) -> None:
+@pytest.mark.parametrize("engine", ["podtool", "world"])
+def test_similarity_rises_and_the_words_stay(readers: tuple[Audio, Audio], engine: str) -> None:
     source, target = readers
-    world = loaded("conversion", "world")
+    converter = loaded("conversion", engine)
     judges = {n: loaded("embedding", n) for n in ("campplus", "ge2e")}
     recogniser = loaded("transcription", "moonshine")
 
@@ -64,12 +65,12 @@ def test_similarity_rises_and_the_words_stay(readers: tuple[Audio, Audio]) -> No
     unseen = target.read(target.frames - 6 * RATE)
     enrolled = target.read(0, target.frames - 6 * RATE)
     voice = clone(
-        enrolled, "r", [Turn("t", "r", 0.0, enrolled.duration, "S1")], "S1", world
+        enrolled, "r", [Turn("t", "r", 0.0, enrolled.duration, "S1")], "S1", converter
     ).profile
-    profile = analyse_speaker(source, [Span(0.0, source.duration)], world)
-    mapping = world.voice_map(profile, voice)
+    profile = analyse_speaker(source, [Span(0.0, source.duration)], converter)
+    mapping = converter.voice_map(profile, voice)
     turns = [Turn(f"t{k}", "s", 8.0 * k, 8.0 * k + 8.0, "S1") for k in range(2)]
-    takes = list(convert(source, turns, world, mapping))
+    takes = list(convert(source, turns, converter, mapping))
 
     def vector(judge: Any, audio: Audio) -> NDArray[np.float64]:
         return np.asarray(judge.embed(audio), np.float64)

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import Result
 
 from podtool.engines import converter_frames as seen
 from podtool.engines.protocols import EngineContext
+from podtool.engines.voice_podtool import Network
 from podtool.engines.voice_podtool_model import ConverterParams
 from podtool.engines.world_frames import BANDS, BINS, CENTRES, TO_MEL
 from podtool.errors import ConfigError
 from podtool.store import ModelStore
+from podtool.store.table import ModelTable
 from podtool.training import converter, curve
 from podtool.training.converter import ConverterCourse, Examples, Person, stretches, warped
 from podtool.training.corpus import Clip
@@ -117,6 +120,34 @@ def test_training_learns(make: Make) -> None:
     assert last < 0.6 * first
     row = course.at.rows[-1]
     assert row["phone_error"] < 0.3 and row["mcd"] < 6
+
+
+def test_from_the_command_line_to_an_engine(
+    make: Make, tiny_training: tuple[Path, Path], run: Callable[..., Result], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(
+        'name = "tiny"\ntask = "converter"\n[network]\nchannels = 8\nsound_layers = 1\n'
+        'voice_layers = 1\nsounds = 4\n[data]\nvalidation_speakers = ["v4", "v5"]\n'
+        "noise_kinds = []\n[examples]\nframes = 20\nsaid = 1\nknown = 2\n"
+        "[training]\nsteps = 4\nbatch = 2\nvalidate_every = 2\nvalidation_scenes = 4\n"
+    )
+    folder = tmp_path / "made"
+    command = ("train", "converter", recipe, "--data", tiny_training[1], "-o", folder)
+    done = run(*command, "--threads", 1, "--licence", "MIT")
+    assert done.exit_code == 0, done.stderr
+    assert "step 4 of 4" in done.stderr and "phones wrong" in done.stderr
+    rows = {r["name"]: r for r in map(json.loads, done.stdout.splitlines()) if "name" in r}
+    assert rows["steps"]["value"] == 4 and rows["mcd"]["unit"] == "dB"
+    exported = {path.name for path in (folder / "export").iterdir()}
+    assert {"tiny.safetensors", "tiny.onnx", "tiny.md"} <= exported
+    card = (folder / "export" / "tiny.md").read_text()
+    assert "consent" in card and "v4, v5" in card and "| Buzzes | CC0-1.0 | 4 |" in card
+    assert Network(folder / "export" / "tiny.onnx", 1).sounds == 4
+    told = run("train", "export", folder, "-o", tmp_path / "out", "--id", "own")
+    model = ModelTable.parse(told.stdout, "told").models["own"]
+    assert model.stage == "conversion" and model.files[0].converted == "converter.onnx"
+    assert run("train", "converter", "background", *command[3:]).exit_code == 2
 
 
 def test_another_recipe_goes_on_only_when_told(make: Make) -> None:

@@ -125,7 +125,10 @@ def _data(facts: Mapping[str, Any]) -> str:
     most, seconds = max(by_corpus.items(), key=lambda item: item[1])
     mixing = facts["recipe"].get("mixing", {})
     converter = facts["recipe"]["task"] == "converter"
-    beside = "" if converter else ", with music and noise, mixed while training"
+    beside = ", with music and noise, mixed while training"
+    if converter:
+        minutes = facts["recipe"]["examples"]["minutes"]
+        beside = f", at most {minutes:g} minutes of each and at least one recording, out of these"
     made = [
         f"{mixing.get(f'synthetic_{what}_share', 0):.0%} of the {what}"
         for what in ("noise", "music")
