@@ -24,7 +24,6 @@ _MAGIC = b"ptw1"
 _HEADER = struct.Struct("<4sIQ")
 _MOST_JSON = 256 << 20
 _MOST_ARRAYS = 32 << 30
-_TICK_S = 0.05
 _BUFFERS = 64  # arrays written by one system call, well below IOV_MAX
 Message = dict[str, Any]
 
@@ -43,13 +42,20 @@ class Garbage(ValueError):
 class Channel:
     """Messages over two pipes, one in each direction.
 
-    `tick` is called while the other side lets wait, about twenty times a second; what it raises
-    ends the wait. Without it a wait is as long as it takes. Raises EOFError where the other side
-    is gone, Garbage for bytes that are no message.
+    `tick` is called every `tick_s` seconds while the other side lets wait; what it raises ends the
+    wait. Without it a wait is as long as it takes. Raises EOFError where the other side is gone,
+    Garbage for bytes that are no message.
     """
 
-    def __init__(self, reader: int, writer: int, tick: Callable[[], None] | None = None) -> None:
-        self._reader, self._writer, self._tick = reader, writer, tick
+    def __init__(
+        self,
+        reader: int,
+        writer: int,
+        tick: Callable[[], None] | None = None,
+        tick_s: float = 0.25,
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._tick, self._tick_s = tick, tick_s
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
 
@@ -121,7 +127,7 @@ class Channel:
         poll.register(descriptor, event)
         if self._tick is None:
             poll.poll()
-        elif not poll.poll(1000 * _TICK_S):
+        elif not poll.poll(1000 * self._tick_s):
             self._tick()
 
 

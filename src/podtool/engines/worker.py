@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 
 _MAIN = Path(__file__).with_name("worker_main.py")
 _ANSWERS = ("ready", "folder", "value", "item", "end", "kept", "error")
-_LOOK_S = 0.1  # how often the memory of a worker is looked at
+_TICK_S = 0.25  # how often limits are looked at while a worker lets wait
+_LOOK_S = 0.1  # and its memory, where that is limited
 # The parent-death signal is tied to the thread that starts a process: this one stays to the end.
 _starter = ThreadPoolExecutor(1, thread_name_prefix="podtool-worker-starter")
 
@@ -257,12 +258,14 @@ class _Process:
         self.pid = self._popen.pid
         assert self._popen.stdout is not None
         threading.Thread(target=self._drain, args=[self._popen.stdout], daemon=True).start()
-        self._channel = Channel(reader, writer, self._tick)
+        limited = self._params.max_memory_gb is not None
+        tick_s = min(_LOOK_S if limited else _TICK_S, self._params.heartbeat_s / 2)
+        self._channel = Channel(reader, writer, self._tick, tick_s)
         self.allow(context.worker.load_timeout_s, "loading")
 
     def allow(self, seconds: float, what: str) -> None:
         """Give the process this long for what comes next."""
-        self._began = self._beat = self._look = time.monotonic()
+        self._began = self._beat = time.monotonic()
         self._allowed, self._what = seconds, what
 
     def load(self, context: EngineContext) -> dict[str, Any]:
@@ -344,8 +347,7 @@ class _Process:
         if busy > self._allowed:
             raise Ended(f"{self._what} took longer than {self._allowed:g} s")
         limit = self._params.max_memory_gb
-        if limit is not None and now - self._look >= _LOOK_S:
-            self._look = now
+        if limit is not None:
             used = memory_of(self.pid)
             if used > limit * 1e9:
                 raise Ended(f"{self._what} took {used / 1e9:.2f} GB of {limit:g} GB allowed")
