@@ -26,6 +26,7 @@ from .shared import (
 if TYPE_CHECKING:
     from podtool.artifacts import Row, Take, Voice
     from podtool.engines.protocols import EngineContext
+    from podtool.stages.speak import SpeakParams
 
 RowsIn = Annotated[
     str | None,
@@ -72,12 +73,14 @@ def synthesize(
     Writes WAVs into --out-dir and `take` rows to stdout. --text speaks a text into -o FILE.
     """
     from podtool.errors import UsageError
+    from podtool.stages.speak import SpeakParams
 
     if method not in ("convert", "speak"):
         raise UsageError(f"--method is convert or speak, not {method!r}")
     context = shared.context(device, preset, settings, fallback, max_memory)
     if text is not None:
-        _say(text, voice, consent, context, output, seed, force)
+        params = shared.resolve_params(SpeakParams, {}, preset, settings)
+        _say(text, voice, consent, context, output, seed, force, params)
         return
     if rows is None or speaker is None or voice is None or out_dir is None:
         raise UsageError(
@@ -213,6 +216,7 @@ def _say(
     output: Path | None,
     seed: int,
     force: bool,
+    params: SpeakParams,
 ) -> None:
     import tempfile
 
@@ -225,7 +229,7 @@ def _say(
         raise UsageError("there is no text to speak")
     with tempfile.TemporaryDirectory(prefix="podtool-") as folder:
         profile = _voice(voice, consent, context, Path(folder)) if voice else None
-        shared.write_audio_out(say(text, profile, context, seed), output, force)
+        shared.write_audio_out(say(text, profile, context, seed, params), output, force)
 
 
 def _tell(takes: list[Take], title: str) -> None:

@@ -8,7 +8,9 @@ fitted on a fixed passage, so that a take depends on its own text alone.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ import numpy as np
 
 from podtool import provenance
 from podtool.artifacts import Recording, Row, Take, Turn, Utterance, Voice
-from podtool.audio import Audio, AudioSource, blocks
-from podtool.engines import load
-from podtool.engines.protocols import EngineContext
-from podtool.errors import EngineFailure
+from podtool.audio import Audio, AudioSource, blocks, sha256_of
+from podtool.engines import engine_class, load
+from podtool.engines.local_models import content_of_model
+from podtool.engines.protocols import EngineContext, EngineInfo
+from podtool.errors import ConfigError, EngineFailure, EngineUnavailableError, ModelError
 from podtool.keys import Components, content_of, key_of, row_seed
 from podtool.pipeline import engine_info, take_id
 from podtool.progress import OnProgress, Progress, Timings, ignore
@@ -27,7 +30,10 @@ from podtool.rowio import of_kind
 from podtool.rundir.takepool import TakePool
 from podtool.segments import Span
 from podtool.stages.convert import analyse_speaker, convert
+from podtool.stages.retakes import Ear, careful
 from podtool.stages.speak import SpeakParams, SpokenTake, drafts, fit, slots
+
+log = logging.getLogger(__name__)
 
 # The North Wind and the Sun (Aesop), the phoneticians' passage: every sound of English is in it.
 PASSAGE = (
@@ -49,11 +55,12 @@ def speak_key(
     context: EngineContext,
     params: SpeakParams,
     seed: int = 0,
-    engine: str = "auto",
 ) -> Components:
     """What spoken takes depend on; `voices`: speaker label -> voice."""
+    speaking = engine_info("speaking", params.engine, _with_options(context, params))
     infos = {
-        "speaking": engine_info("speaking", engine, context),
+        "speaking": speaking,
+        **_ears(speaking, context, params),
         "conversion": engine_info("conversion", "auto", context),
         "embedding": engine_info("embedding", "campplus", context),
     }
@@ -64,6 +71,10 @@ def speak_key(
     }
     inputs |= {f"voice of {label}": v.sha256 for label, v in sorted(voices.items())}
     settings = {**dataclasses.asdict(params), "method": "speak"}
+    if params.model is not None:
+        settings["model"] = content_of_model(context, params.model)
+    if params.voice is not None and Path(params.voice).expanduser().is_file():
+        settings["voice"] = sha256_of(Path(params.voice).expanduser())
     return provenance.components("synthesize", context, infos, settings, inputs, seed)
 
 
@@ -86,7 +97,6 @@ def speak_takes(
     on_progress: OnProgress = ignore,
     seed: int = 0,
     on_take: Callable[[str, str], None] | None = None,
-    engine: str = "auto",
 ) -> list[Row]:
     """Every utterance of the speakers in `voices` (label -> voice) as a take in that voice.
 
@@ -95,9 +105,9 @@ def speak_takes(
     Rows: provenance, takes in order of time; the WAVs lie in `out_dir`.
     """
     timings = timings if timings is not None else Timings()
-    made_by = speak_key(recording, rows, voices, context, params, seed, engine)
+    made_by = speak_key(recording, rows, voices, context, params, seed)
     with timings.part("load"):
-        speaking = load("speaking", engine, context)
+        speaking = speaking_engine(context, params)
     turns = of_kind(rows, Turn)
     length_s = audio.frames / audio.sample_rate
     wanted = [u for u in of_kind(rows, Utterance) if u.speaker in voices and u.text.strip()]
@@ -217,14 +227,20 @@ class _Disguise:
             "stretch": said.stretch,
             "borrowed_s": said.borrowed_s,
         }
+        if said.word_error is not None:
+            checks["word_error"] = round(said.word_error, 4)
         return Span(first / rate, stop / rate), done.audio, checks
 
 
 def say(
-    text: str, voice: Voice | None, context: EngineContext, seed: int = 0, engine: str = "auto"
+    text: str,
+    voice: Voice | None,
+    context: EngineContext,
+    seed: int = 0,
+    params: SpeakParams | None = None,
 ) -> Audio:
     """Text -> mono audio at the speaking engine's rate and pace, in a voice where one is given."""
-    speaking = load("speaking", engine, context)
+    speaking = speaking_engine(context, params or SpeakParams())
     said = list(speaking.speak(text, 1.0, seed))
     if not said:
         raise EngineFailure(f"the speaking engine {speaking.info.name} says nothing")
@@ -234,3 +250,55 @@ def say(
     disguise = _Disguise(speaking, voice, context, seed)
     converted: Audio = disguise.engine.convert(plain, disguise.map)
     return converted
+
+
+def speaking_engine(context: EngineContext, params: SpeakParams) -> Any:
+    """The speaking engine, with somebody who listens where it says things differently each time.
+
+    Raises ConfigError for a setting that the engine does not know, and as `load` does.
+    """
+    engine = load("speaking", params.engine, _with_options(context, params))
+    heard_by = _ears(engine.info, context, params)
+    ear = None
+    if "transcription" in heard_by:
+        loaded = {stage: load(stage, info.name, context) for stage, info in heard_by.items()}
+        ear = Ear(loaded["transcription"], loaded.get("alignment"))
+    return careful(engine, ear, params.attempts, params.good_word_error)
+
+
+def _with_options(context: EngineContext, params: SpeakParams) -> EngineContext:
+    """The context with what the settings say to the speaking engine."""
+    wanted = {"model": params.model, "voice": params.voice}
+    if params.language != "en":
+        wanted["language"] = params.language
+    given = {k: v for k, v in wanted.items() if v}
+    if params.engine != "auto":
+        info = engine_class("speaking", params.engine).info
+        for option in given:
+            if option not in info.options:
+                raise ConfigError(
+                    f"the speaking engine {params.engine} takes no {option}",
+                    f"It takes: {', '.join(info.options) or 'none'}",
+                )
+    return replace(context, options={**(context.options or {}), **given})
+
+
+def _ears(
+    speaking: EngineInfo, context: EngineContext, params: SpeakParams
+) -> dict[str, EngineInfo]:
+    """Stage -> the engines that listen to what the speaking engine says; none where another seed
+    would change nothing, or where none here knows the language."""
+    found: dict[str, EngineInfo] = {}
+    if not speaking.seeded or params.listener == "none":
+        return found
+    for stage, name in (("transcription", params.listener), ("alignment", "auto")):
+        try:
+            info = engine_info(stage, name, context)
+        except (EngineUnavailableError, ModelError) as error:
+            log.warning("%s: takes are not checked (%s)", stage, error.message)
+            break
+        if info.languages and params.language not in info.languages:
+            log.warning("%s: %s does not know %r", stage, info.name, params.language)
+            break
+        found[stage] = info
+    return found

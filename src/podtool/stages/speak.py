@@ -15,12 +15,30 @@ from podtool.dsp import stretch
 from podtool.engines.protocols import SpeakingEngine
 from podtool.progress import OnProgress, Progress, ignore
 from podtool.resample import resample
-from podtool.segments import Span
+from podtool.stages.retakes import Careful, speech_span
 from podtool.stages.transcribe import TranscribeParams
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakParams:
+    engine: str = field(default="auto", metadata={"help": "Speaking engine."})
+    model: str | None = field(default=None, metadata={"help": "Model of the engine: a folder."})
+    voice: str | None = field(
+        default=None,
+        metadata={"help": "The engine's own voice that is turned into the one wanted."},
+    )
+    language: str = field(default="en", metadata={"help": "Language that is spoken."})
+    listener: str = field(
+        default="auto",
+        metadata={"help": "Recogniser that hears again what an engine says differently each time; "
+                          "none: nobody."},
+    )  # fmt: skip
+    attempts: int = field(
+        default=3, metadata={"help": "Takes of a sentence at most, each with another seed."}
+    )
+    good_word_error: float = field(
+        default=0.1, metadata={"help": "Share of wrong words from which another take is tried."}
+    )
     slowest_rate: float = field(
         default=0.6, metadata={"help": "Slowest pace asked of the engine; 1 is its own."}
     )
@@ -59,7 +77,8 @@ class Slot:
 @dataclass(frozen=True, slots=True)
 class SpokenTake:
     """One utterance spoken. `audio` begins at `start`; `tempo` is its pace against the engine's
-    own; the drifts are of the first word's start and the last word's end against the slot."""
+    own; the drifts are of the first word's start and the last word's end against the slot;
+    `word_error` is the share of words heard wrong, None where nobody listened."""
 
     utterance: Utterance
     audio: Audio
@@ -71,6 +90,7 @@ class SpokenTake:
     words: tuple[Word, ...]
     first_word_drift_ms: float
     last_word_drift_ms: float
+    word_error: float | None = None
 
     @property
     def end(self) -> float:
@@ -181,16 +201,16 @@ def fit(
 ) -> SpokenTake:
     """Speak one utterance into its slot; deterministic for a deterministic engine."""
     wanted = max(0.01, slot.end - slot.start)
-    audio, words = _spoken(engine, utterance.text, 1.0, seed)
+    audio, words, error = _spoken(engine, utterance.text, 1.0, seed)
     own_s = audio.duration
     rate = min(max(own_s / wanted, params.slowest_rate), params.fastest_rate)
-    if abs(rate - 1.0) > 0.01:
-        audio, words = _spoken(engine, utterance.text, rate, seed)
+    if engine.info.paced and abs(rate - 1.0) > 0.01:
+        audio, words, error = _spoken(engine, utterance.text, rate, seed)
         # Engines pace pauses and words differently: correct the pace once by what came out.
         corrected = rate * audio.duration / wanted
         corrected = min(max(corrected, params.slowest_rate), params.fastest_rate)
         if abs(corrected - rate) > 0.01:
-            audio, words = _spoken(engine, utterance.text, corrected, seed)
+            audio, words, error = _spoken(engine, utterance.text, corrected, seed)
     room = slot.latest - slot.earliest
     limit = 1.0 + params.longest_stretch
     length = audio.duration
@@ -225,6 +245,7 @@ def fit(
         words=placed,
         first_word_drift_ms=round(1000 * (first - slot.start), 1),
         last_word_drift_ms=round(1000 * (last - slot.end), 1),
+        word_error=error,
     )
 
 
@@ -235,8 +256,14 @@ def _begin(slot: Slot, target: float) -> float:
     return max(slot.earliest, slot.latest - target)
 
 
-def _spoken(engine: SpeakingEngine, text: str, rate: float, seed: int) -> tuple[Audio, list[Word]]:
-    """Mono speech without the silence at its ends, and its words where the engine knows them."""
+def _spoken(
+    engine: SpeakingEngine, text: str, rate: float, seed: int
+) -> tuple[Audio, list[Word], float | None]:
+    """Mono speech without the silence at its ends, its words where the engine knows them, and the
+    share of them that was heard wrong where somebody listened."""
+    if isinstance(engine, Careful):
+        said = engine.say(text, rate, seed)
+        return said.audio, [], said.word_error
     timed = getattr(engine, "speak_with_events", None)
     if timed is not None:
         audio, words = timed(text, rate)
@@ -256,17 +283,4 @@ def _spoken(engine: SpeakingEngine, text: str, rate: float, seed: int) -> tuple[
         )
         for w in words
     ]
-    return trimmed, moved
-
-
-def speech_span(audio: Audio, threshold_db: float = -50.0) -> Span:
-    """From the first to the last sound louder than the threshold under the peak, 5 ms kept."""
-    level = np.abs(audio.samples).max(axis=0, initial=0.0)
-    peak = float(level.max(initial=0.0))
-    if peak <= 0.0:
-        return Span(0.0, audio.duration)
-    loud = np.flatnonzero(level > peak * 10 ** (threshold_db / 20))
-    margin = round(0.005 * audio.sample_rate)
-    first = max(0, int(loud[0]) - margin)
-    last = min(audio.frames, int(loud[-1]) + 1 + margin)
-    return Span(first / audio.sample_rate, last / audio.sample_rate)
+    return trimmed, moved, None
