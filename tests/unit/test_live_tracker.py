@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from podtool.artifacts import Correction, Speaker
 from podtool.audio import Audio
+from podtool.engines.beam_search import finished
 from podtool.engines.segmentation_pyannote import CLASSES
 from podtool.live.parting import Parting, Stream
 from podtool.live.rolling import Rolling
@@ -334,3 +335,38 @@ def test_a_fourth_voice_is_not_taken_apart() -> None:
     parting = Parting(ring, lambda count: cast(Stream, Apart(stems, 0, (0, 1, 2))))
     parting.told(2 * RATE, 3 * RATE, (1, 2, 3, 4))
     assert set(parting.voices(2 * RATE, 3 * RATE, (1, 2, 3, 4))) == {1, 2, 3}
+
+
+def test_overlaps_are_taken_apart_again_as_they_look_by_now() -> None:
+    """Alone the recording, in overlaps the own voice, nothing where only others talk."""
+    ring = Ring(30 * RATE)
+    rng = np.random.default_rng(0)
+    stems = rng.normal(0, 0.1, (2, 8 * RATE)).astype(np.float32)
+    stems[0, 4 * RATE :] = 0
+    stems[1, : 2 * RATE] = 0
+    mixture = stems.sum(axis=0)
+    ring.push(mixture)
+    asked: list[tuple[int, int]] = []
+
+    def careful(samples: Floats, count: int) -> Floats:
+        asked.append((len(samples), count))
+        return stems[::-1, RATE : RATE + len(samples)]  # from a second before the overlap
+
+    talk = [(0, 2 * RATE, (7,)), (2 * RATE, 4 * RATE, (7, 9)), (4 * RATE, 8 * RATE, (9,))]
+    parting = Parting(ring, lambda count: cast(Stream, Apart(stems, 0, (0, 1))), careful)
+    first = finished(parting.again(talk, 7, RATE, 5 * RATE))
+    second = finished(parting.again(talk, 9, 3 * RATE, 6 * RATE))
+    assert asked == [(4 * RATE, 2)] * 2
+    edge = 200  # ramps
+    np.testing.assert_array_equal(first[: RATE - edge], mixture[RATE : 2 * RATE - edge])
+    np.testing.assert_allclose(
+        first[RATE + edge : 3 * RATE - edge],
+        stems[0, 2 * RATE + edge : 4 * RATE - edge],
+        atol=1e-6,
+    )
+    assert not first[3 * RATE + edge :].any()
+    np.testing.assert_allclose(
+        second[: RATE - edge], stems[1, 3 * RATE : 4 * RATE - edge], atol=1e-6
+    )
+    np.testing.assert_array_equal(second[RATE + edge :], mixture[4 * RATE + edge : 6 * RATE])
+    assert not len(finished(Parting(ring, parting._start).again(talk, 7, RATE, 5 * RATE)))

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from podtool import engines, provenance
 from podtool.artifacts import Provenance
+from podtool.audio import Audio
 from podtool.engines.protocols import AlignmentEngine, EngineContext, EngineInfo
 from podtool.errors import EngineUnavailableError, PodtoolError
+from podtool.live.parting import Careful
 from podtool.live.pipeline import LiveEngines, LiveParams
-from podtool.live.readers import EngineReader, MoonshineReader, Reader
+from podtool.live.readers import RATE, EngineReader, MoonshineReader, Reader
 from podtool.live.status import Samples
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def load(
     one = EngineContext(context.store, context.device, 1, context.options)
     reader = _reader(one, params, engine)
     separator: Callable[[int], TalkerStream] | None = None
+    careful: Careful | None = None
     denoiser: Callable[[], OneVoice] | None = None
     if params.denoise:
         network = _network(one, "podtool-background", missing)
@@ -67,6 +70,9 @@ def load(
         talkers = _network(one, "podtool-talkers-streaming", missing)
         if talkers is not None:
             separator = _separator(talkers)
+        talkers = _network(one, "podtool-talkers", missing)
+        if talkers is not None:
+            careful = _careful(talkers)
 
     found = LiveEngines(
         SileroVad.load(one),
@@ -75,6 +81,7 @@ def load(
         reader,
         denoiser,
         separator,
+        careful,
     )
     return found, missing
 
@@ -97,6 +104,7 @@ def made_by(
     infos = {stage: _info(stage, name, context) for stage, name in names.items()}
     models = ["podtool-background"] if loaded.denoiser is not None else []
     models += ["podtool-talkers-streaming"] if loaded.separator is not None else []
+    models += ["podtool-talkers"] if loaded.careful is not None else []
     told = {"live": asdict(params)} | {k: asdict(v) for k, v in (settings or {}).items()}
     inputs = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
     if recording is not None:
@@ -119,6 +127,13 @@ def _separator(network: Network) -> Callable[[int], TalkerStream]:
     from podtool.engines.separation_podtool import TalkerStream
 
     return lambda count: TalkerStream(network, count)
+
+
+def _careful(network: Network) -> Careful:
+    from podtool.engines.separation_podtool import PodtoolTalkers
+
+    engine = PodtoolTalkers(network)
+    return lambda samples, count: engine.talkers(Audio(samples[None], RATE), count)
 
 
 def _network(context: EngineContext, model: str, missing: list[str]) -> Network | None:

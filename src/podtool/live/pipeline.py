@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podtool.artifacts import Embedding, Partial, Row, Speaker, Utterance, Word
+from podtool.engines.beam_search import Work
 from podtool.engines.diarization_cluster import unit
 from podtool.engines.embedding_campplus import CamPlusPlus
 from podtool.engines.segmentation_pyannote import FRAME_STEP, PyannoteSegmentation
 from podtool.engines.vad_silero import CHUNK, SileroVad
-from podtool.live.parting import Parting, Stream
+from podtool.live.parting import Careful, Parting, Stream
 from podtool.live.readers import Reader, agreed
 from podtool.live.scene import HALF_FRAME, HOP_FRAMES, Region, Ring, RoomScene, Scene, SceneParams
 from podtool.live.status import Shed, Talker
@@ -42,6 +43,7 @@ _YOUNG = 2 * RATE  # samples of speech after which a chain is what it is
 _HEARD = 0.35  # probability of speech that makes looking worth while
 _WORK_MS = 40.0  # of dearer work in a tick, of which the last piece may be longer
 _EMBEDDING_MS = 18.0
+_BESIDE = 120  # frames around an utterance that tell which voice is whose
 _BRIEF = round(0.4 * RATE)  # what is briefer is read only if it is clear
 _BRIEF_SURE = 0.6
 _LITTLE_MS = 1.0  # of what costs nothing that is worth telling
@@ -82,6 +84,7 @@ class LiveEngines:
     reader: Reader
     denoiser: Callable[[], Denoiser] | None = None
     separator: Callable[[int], Stream] | None = None
+    careful: Careful | None = None  # a separator that hears what follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,7 @@ class Pipeline:
         self._turns = Turns(self._labels)
         self._parting = None
         if engines.separator is not None and self.params.separate:
-            self._parting = Parting(self._raw, engines.separator)
+            self._parting = Parting(self._raw, engines.separator, engines.careful)
         self._buffer = np.zeros(0, np.float32)
         self._ticks = 0
         self._vad_state = engines.vad.start()
@@ -460,13 +463,25 @@ class Pipeline:
     def _read(self, saying: Saying, left: float) -> float:
         """Go on with the last word, as it is if nothing more is said."""
         if saying.reading is None or saying.reading.last != saying.last:
-            stop = saying.last + round(self._voice_params.margin_s * RATE) - saying.start
-            work = self._engines.reader.read(saying.samples[:stop])
-            saying.reading = Hearing(saying.last, work)
+            saying.reading = Hearing(saying.last, self._reading(saying))
         cost, words = self._go_on(saying.reading, left)
         if words is not None:
             saying.reading.words = words
         return cost
+
+    def _reading(self, saying: Saying) -> Work[list[Word]]:
+        """The last word on what is said by now, taken apart anew where others talk meanwhile."""
+        stop = min(saying.stop, saying.last + round(self._voice_params.margin_s * RATE))
+        if saying.apart and self._parting is not None and self.shed < Shed.SEPARATION:
+            first, last = _frames(saying)
+            talk = [
+                (r.start * FRAME_STEP + HALF_FRAME, r.stop * FRAME_STEP + HALF_FRAME, r.chains)
+                for r in self.scene.review(max(0, first - _BESIDE), last + _BESIDE)
+            ]
+            own = yield from self._parting.again(talk, saying.chain, saying.start, stop)
+            if len(own):
+                saying.samples = np.concatenate([own, saying.samples[len(own) :]])
+        return (yield from self._engines.reader.read(saying.samples[: stop - saying.start]))
 
     def _last_words(self) -> list[Row]:
         """Rows of the utterances that are over, read, and somebody's."""
