@@ -307,7 +307,7 @@ def report(
         f"{before}within gender": [f for f in all_found if not f[0]["across"]],
         f"{before}across gender": [f for f in all_found if f[0]["across"]],
     }
-    whole = before.rstrip(" ,")
+    whole = before.rstrip(" ,") or None
     for label, group in kinds.items():
         for name in NAMES:
             for what in ("similarity", "unconverted", "same_speaker", "to_source"):
