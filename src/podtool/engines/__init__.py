@@ -66,10 +66,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "qwen3": "podtool.engines.alignment_qwen3:Qwen3Aligner",
         "pocketsphinx": "podtool.engines.alignment_pocketsphinx:PocketSphinxAligner",
     },
-    "conversion": {"world": "podtool.engines.voice_world:World"},
+    "conversion": {
+        "world": "podtool.engines.voice_world:World",
+        "knn-vc": "podtool.engines.voice_knn:Knn",
+    },
     "speaking": {
         "espeak": "podtool.engines.voice_espeak:ESpeak",
         "pocket-tts": "podtool.engines.voice_pocket:PocketTts",
+        "csm": "podtool.engines.voice_csm:Csm",
     },
 }
 

@@ -181,7 +181,7 @@ def sentences(text: str, longest: int = LONGEST_CHARS, shortest: int = SHORTEST_
     under `shortest` together with what follows; longer ones cut at commas, then at spaces."""
     parts: list[str] = [""]
     tokens = text.split()
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=False):
         parts[-1] = f"{parts[-1]} {token}".strip()
         over = re.search(r"[.!?…]['\")\]”’]*$", token) and not is_title(token)
         if over and not following[:1].islower():

@@ -169,7 +169,7 @@ def speak(
     utterances: Sequence[Utterance],
     turns: Sequence[Turn],
     length_s: float,
-    engine: SpeakingEngine,
+    engine: SpeakingEngine | Careful,
     params: SpeakParams | None = None,
     sample_rate: int | None = None,
     seed: int = 0,
@@ -194,7 +194,7 @@ def speak(
 def fit(
     utterance: Utterance,
     slot: Slot,
-    engine: SpeakingEngine,
+    engine: SpeakingEngine | Careful,
     params: SpeakParams,
     sample_rate: int | None = None,
     seed: int = 0,
@@ -257,7 +257,7 @@ def _begin(slot: Slot, target: float) -> float:
 
 
 def _spoken(
-    engine: SpeakingEngine, text: str, rate: float, seed: int
+    engine: SpeakingEngine | Careful, text: str, rate: float, seed: int
 ) -> tuple[Audio, list[Word], float | None]:
     """Mono speech without the silence at its ends, its words where the engine knows them, and the
     share of them that was heard wrong where somebody listened."""
