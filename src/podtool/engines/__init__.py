@@ -67,6 +67,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "pocketsphinx": "podtool.engines.alignment_pocketsphinx:PocketSphinxAligner",
     },
     "conversion": {
+        "podtool": "podtool.engines.voice_podtool:PodtoolVoice",
         "world": "podtool.engines.voice_world:World",
         "knn-vc": "podtool.engines.voice_knn:Knn",
     },
