@@ -29,6 +29,10 @@ Denoise = Annotated[
     str | None,
     typer.Option("--denoise", help="Clean voices before comparing: auto, always, never."),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", help="Who hears the voices: podtool, or a diarization engine."),
+]
 Names = Annotated[
     bool, typer.Option("--names/--no-names", help="Name people known by `podtool speakers`.")
 ]
@@ -41,6 +45,7 @@ def diarize(
     max_speakers: Most = None,
     fill_gap: FillGap = None,
     denoise: Denoise = None,
+    engine: Engine = None,
     names: Names = True,
     source: FromStem = "speech",
     output: Out = None,
@@ -72,6 +77,7 @@ def diarize(
         "max_speakers": max_speakers,
         "fill_gap_s": fill_gap,
         "denoise": denoise,
+        "engine": engine,
     }
     params = shared.resolve_params(DiarizeParams, flags, preset, settings)
     shared.warn_of_oddities(given.audio)

@@ -69,6 +69,9 @@ def engine_info(stage: str, name: str, context: EngineContext) -> EngineInfo:
 # ---------------------------------------------------------------- diarize
 
 
+OWN_DIARIZATION = "podtool"
+
+
 def diarize_key(
     recording: Recording,
     context: EngineContext,
@@ -76,13 +79,19 @@ def diarize_key(
     enrolled: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Components:
     """What a diarization depends on."""
+    people = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
+    inputs = {"recording": recording.sha256, "name": recording.id, **people}
+    if params.engine != OWN_DIARIZATION:
+        infos = {
+            "diarization": engine_info("diarization", params.engine, context),
+            "embedding": engine_info("embedding", "campplus", context),
+        }
+        return provenance.components("diarize", context, infos, params, inputs)
     infos = {
         "vad": engine_info("vad", "silero", context),
         "segmentation": engine_info("segmentation", "pyannote", context),
         "embedding": engine_info("embedding", "campplus", context),
     }
-    people = {f"enrolled {n}": _hash(v) for n, v in sorted((enrolled or {}).items())}
-    inputs = {"recording": recording.sha256, "name": recording.id, **people}
     return provenance.components("diarize", context, infos, params, inputs)
 
 
@@ -99,6 +108,8 @@ def diarize_file(
     from podtool.stages.diarize import DiarizeEngines, diarize
 
     timings = timings if timings is not None else Timings()
+    if params.engine != OWN_DIARIZATION:
+        return _diarize_whole(audio, recording, context, params, timings, on_progress, enrolled)
     with timings.part("load"):
         engines = DiarizeEngines(
             vad=load("vad", "silero", context),
@@ -114,6 +125,35 @@ def diarize_file(
         on_progress=on_progress,
         timings=timings,
         workers=context.threads,
+    )
+    made_by = provenance.provenance(
+        diarize_key(recording, context, params, enrolled), context.incidents
+    )
+    return [made_by, *found.turns, *found.overlaps, *found.speakers]
+
+
+def _diarize_whole(
+    audio: AudioSource,
+    recording: Recording,
+    context: EngineContext,
+    params: DiarizeParams,
+    timings: Timings,
+    on_progress: OnProgress,
+    enrolled: Mapping[str, NDArray[np.float32]] | None,
+) -> list[Row]:
+    """`diarize_file` by an engine that reads the recording at once."""
+    from podtool.stages.diarize_whole import diarize_whole
+
+    seconds = audio.frames / audio.sample_rate
+    # One call takes as long as the recording may need, not as long as a chunk.
+    worker = dataclasses.replace(
+        context.worker, timeout_s=max(context.worker.timeout_s, 3 * seconds)
+    )
+    with timings.part("load"):
+        engine = load("diarization", params.engine, dataclasses.replace(context, worker=worker))
+        embedding = load("embedding", "campplus", context)
+    found = diarize_whole(
+        audio, recording.id, engine, embedding, params, enrolled, on_progress, timings
     )
     made_by = provenance.provenance(
         diarize_key(recording, context, params, enrolled), context.incidents

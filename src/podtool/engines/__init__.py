@@ -41,6 +41,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ge2e": "podtool.engines.embedding_ge2e:Ge2e",
         "ecapa": "podtool.engines.embedding_ecapa:Ecapa",
     },
+    "diarization": {  # beside podtool's own, which `podtool.stages.diarize` puts together
+        "nemotron": "podtool.engines.diarization_nemotron:Nemotron",
+        "pyannote": "podtool.engines.diarization_pyannote:PyannoteCommunity",
+        "senko": "podtool.engines.diarization_senko:Senko",
+    },
     "separation": {
         "demucs": "podtool.engines.separation_demucs:Demucs",
         "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
@@ -49,6 +54,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "talkers": {
         "podtool": "podtool.engines.separation_podtool:PodtoolTalkers",
         "sepformer": "podtool.engines.talkers_sepformer:Sepformer",
+        "mossformer2": "podtool.engines.talkers_mossformer:MossFormer2",
         "sepformer-wham": "podtool.engines.talkers_sepformer:SepformerWham",
         "sepformer-whamr": "podtool.engines.talkers_sepformer:SepformerWhamr",
     },

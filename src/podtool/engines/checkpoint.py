@@ -23,7 +23,7 @@ def read_tensors(source: Path, stubs: Sequence[str] = ()) -> dict[str, Any]:
         import torch
     except ImportError:
         raise EngineUnavailableError("torch is not installed", "pip install torch") from None
-    allowed: list[Any] = [(_inert(name), name) for name in stubs]
+    allowed: list[Any] = [(inert(name), name) for name in stubs]
     try:
         with torch.serialization.safe_globals(allowed):
             loaded = torch.load(source, map_location="cpu", weights_only=True)
@@ -37,8 +37,8 @@ def read_tensors(source: Path, stubs: Sequence[str] = ()) -> dict[str, Any]:
     return dict(loaded)
 
 
-def _inert(full_name: str) -> type:
-    """A class with the given name that accepts any state and does nothing with it."""
+def inert(full_name: str) -> type:
+    """A class of the given full name that takes any state and does nothing with it."""
     module, _, name = full_name.rpartition(".")
 
     def accept(self: Any, *_: Any, **__: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from podtool.artifacts import Utterance, Word
 from podtool.audio import Audio
-from podtool.engines.protocols import EngineInfo
+from podtool.engines.protocols import EngineInfo, VoiceSpan
 from podtool.errors import EngineFailure
 from podtool.segments import Span
 
@@ -38,6 +38,14 @@ def _detect(args: Sequence[Any], answer: Any) -> str | None:
 
 def _activity(args: Sequence[Any], answer: Any) -> str | None:
     return _array(answer, 2)
+
+
+def _diarize(args: Sequence[Any], answer: Any) -> str | None:
+    if not _list_of(answer, VoiceSpan):
+        return "not a list of spans with voices"
+    if any(type(s.voice) is not int or s.voice < 0 for s in answer):
+        return "a voice that is no number"
+    return next((f for s in answer if (f := _times(s.start, s.end, args[0]))), None)
 
 
 def _embed(args: Sequence[Any], answer: Any) -> str | None:
@@ -128,6 +136,7 @@ def _like(audio: Audio, stem: Any) -> str | None:
 _RULES: dict[str, Callable[[Sequence[Any], Any], str | None]] = {
     "detect": _detect,
     "activity": _activity,
+    "diarize": _diarize,
     "embed": _embed,
     "separate": _separate,
     "talkers": _talkers,

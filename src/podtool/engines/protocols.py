@@ -99,6 +99,15 @@ class ModelFolders(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class VoiceSpan:
+    """Seconds in which one voice is heard; voices are numbered from 0."""
+
+    start: float
+    end: float
+    voice: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineContext:
     """What an engine may ask for when it is loaded."""
 
@@ -140,6 +149,17 @@ class EmbeddingEngine(Engine, Protocol):
 
     def embed(self, audio: Audio) -> NDArray[np.float32]:
         """Mono audio of one speaker -> (dim,) of unit norm."""
+        ...
+
+
+class DiarizationEngine(Engine, Protocol):
+    counts: bool  # whether it can be told how many voices there are
+
+    def diarize(self, audio: Audio, least: int, most: int) -> list[VoiceSpan]:
+        """A whole recording, mono -> who is heard when; where two talk at once, spans overlap.
+
+        There are `least` to `most` voices in it, which an engine that does not count ignores.
+        """
         ...
 
 
@@ -212,6 +232,7 @@ __all__ = [
     "AlignmentEngine",
     "AudioSource",
     "BatchEngine",
+    "DiarizationEngine",
     "EmbeddingEngine",
     "Engine",
     "EngineContext",
@@ -225,5 +246,6 @@ __all__ = [
     "TalkerEngine",
     "TranscriptionEngine",
     "VadEngine",
+    "VoiceSpan",
     "WorkerParams",
 ]

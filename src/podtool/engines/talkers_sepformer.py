@@ -198,7 +198,7 @@ class _Facts:
 
 def _as_data(path: Path) -> Mapping[str, Any]:
     """A HyperPyYAML file without what it would run: objects are their arguments, <x> is x."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         pass

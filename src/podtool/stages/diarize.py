@@ -64,6 +64,10 @@ _Out = TypeVar("_Out")
 class DiarizeParams:
     """Settings of diarization; see the help text of each."""
 
+    engine: str = field(
+        default="podtool",
+        metadata={"help": "who hears the voices: podtool, or an engine of the stage diarization"},
+    )
     speakers: int | None = field(default=None, metadata={"help": "exactly this many people"})
     min_speakers: int = field(default=1, metadata={"help": "at least this many people"})
     max_speakers: int = field(default=20, metadata={"help": "at most this many people"})
@@ -470,9 +474,9 @@ def _rows(
             Turn(f"t{i:04d}", recording, round(start, 6), round(end, 6), name, round(score, 4))
         )
     overlaps = [
-        Segment(recording, round(s.start, 6), round(s.end, 6), "overlap") for s in _overlap(spans)
+        Segment(recording, round(s.start, 6), round(s.end, 6), "overlap") for s in overlap_of(spans)
     ]
-    names = _named(centres, present, enrolled, params.enrolled_cosine)
+    names = named(centres, present, enrolled, params.enrolled_cosine)
     speakers = []
     for g in present:
         others = [s for h in present if h != g for s in spans[h]]
@@ -493,7 +497,8 @@ def _rows(
     return Diarization(tuple(turns), tuple(overlaps), tuple(speakers))
 
 
-def _overlap(spans: list[list[Span]]) -> list[Span]:
+def overlap_of(spans: Sequence[Sequence[Span]]) -> list[Span]:
+    """Where two or more of the speakers are heard, given the spans of each."""
     found: list[Span] = []
     for g in range(len(spans)):
         for h in range(g):
@@ -501,7 +506,7 @@ def _overlap(spans: list[list[Span]]) -> list[Span]:
     return fill_gaps(found, 0.0)
 
 
-def _named(
+def named(
     centres: Floats, present: Sequence[int], enrolled: Mapping[str, Floats], least: float
 ) -> dict[int, str]:
     """Speakers with an enrolled name: best pairs first, each name once."""
