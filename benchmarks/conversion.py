@@ -2,9 +2,9 @@
 
 usage: python benchmarks/conversion.py [--engine NAME ...] [--out DIR] [--set FIELD=VALUE ...]
 
-All conversion engines by default, the same pairs in the same run, from the same profiles (those of
-podtool's, in which WORLD's stand). The rows of the engine that `auto` takes have the plain names of
-the pairs, those of others the name of the engine before it.
+All conversion engines that run here by default, the same pairs in the same run, from the same
+profiles (those of podtool's, in which WORLD's stand). The rows of the engine that `auto` takes have
+the plain names of the pairs, those of others the name of the engine before it.
 
 similarity   cosine of each converted utterance with the target's unseen speech (mean embedding of
              its utterances), by CAM++ and by GE2E; beside it: the unconverted source, the target's
@@ -71,7 +71,12 @@ class Bench:
             n: engines.load("embedding", n.partition("_")[0], self.context) for n in NAMES
         }
         self.recogniser = engines.load("transcription", "moonshine", self.context)
-        self.engines = {n: engines.load("conversion", n, self.context) for n in names}
+        here = names or [
+            n
+            for n in engines.engine_names("conversion")
+            if engines.availability("conversion", n, self.context).available
+        ]
+        self.engines = {n: engines.load("conversion", n, self.context) for n in here}
         self.hearing = self.engines.get("podtool") or next(iter(self.engines.values()))
         self.dnsmos = Dnsmos(self.context)
         self._vectors: dict[tuple[str, str], Vector] = {}
@@ -370,7 +375,7 @@ def main() -> None:
         name, _, value = setting.partition("=")
         params = replace(params, **{name: kinds[name](value)})
     pairs = tomllib.loads((ROOT / "benchmarks" / "pairs.toml").read_text())["pair"]
-    bench = Bench(options.engine or engines.engine_names("conversion"))
+    bench = Bench(options.engine)
     done: dict[str, list[tuple[dict[str, Any], dict[str, list[float]]]]] = {}
     for pair in pairs:
         for speaker in (pair["source"], pair["target"]):
