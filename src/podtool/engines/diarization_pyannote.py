@@ -37,7 +37,7 @@ class PyannoteCommunity:
     """A whole recording -> who speaks when, overlaps included."""
 
     info: ClassVar[EngineInfo] = EngineInfo(
-        name="pyannote",
+        name="community-1",
         stage="diarization",
         version="1",
         licence="CC-BY-4.0",
@@ -45,7 +45,7 @@ class PyannoteCommunity:
         sample_rate=RATE,
         runtimes=("cuda", "mps", "cpu"),
         packages=("torch", "pyannote.audio"),
-        install="podtool engines install pyannote",
+        install="podtool engines install community-1",
         requires=("pyannote.audio>=4.0",),
     )
     counts: bool = True
