@@ -135,3 +135,30 @@ def test_nonsense_of_a_worker_is_refused(answer: Any) -> None:
         check(Heard.info, "diarize", (recording(8000), 1, 20), answer)
     fine = [VoiceSpan(0.0, 10.0, 0), VoiceSpan(2.0, 3.0, 1)]
     assert check(Heard.info, "diarize", (recording(8000), 1, 20), fine) == fine
+
+
+def test_a_file_is_diarized_by_the_engine_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from podtool import pipeline
+    from podtool.artifacts import Provenance, Recording, Segment, Speaker, Turn
+
+    made: dict[str, Any] = {"diarization": Heard(*SPANS), "embedding": Loudness()}
+    loaded: list[tuple[str, str, float]] = []
+
+    def load(stage: str, name: str, context: EngineContext) -> Any:
+        loaded.append((stage, name, context.worker.timeout_s))
+        return made[stage]
+
+    monkeypatch.setattr(pipeline, "load", load)
+    monkeypatch.setattr(pipeline, "engine_info", lambda stage, name, context: made[stage].info)
+    audio = recording(100)
+    row = Recording("talk", "talk.wav", "0" * 64, 100, 2, audio.frames)
+    context = EngineContext(store=None)  # type: ignore[arg-type]
+    long = Audio(np.zeros((1, 100 * 600), np.float32), 100)
+    rows = pipeline.diarize_file(audio, row, context, DiarizeParams(engine="heard"))
+    assert [type(r) for r in rows] == [Provenance, Turn, Turn, Segment, Speaker, Speaker]
+    assert isinstance(rows[0], Provenance) and "heard 1" in (rows[0].engine or "")
+    assert loaded == [("diarization", "heard", 300.0), ("embedding", "campplus", 300.0)]
+    loaded.clear()
+    made["diarization"] = Heard()
+    pipeline.diarize_file(long, row, context, DiarizeParams(engine="heard"))
+    assert loaded[0] == ("diarization", "heard", 1800.0)  # the recording has ten minutes
