@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from podtool.audio import Audio
-from podtool.engines import availability, hifi_gan
+from podtool.engines import availability, hifi_gan, load
 from podtool.engines.protocols import EngineContext
 from podtool.engines.torchaudio_stub import make_harmless
 from podtool.engines.voice_knn import HOP, Knn
+from podtool.engines.worker import Worker
 from podtool.engines.world_profile import SpeechProfile
 from podtool.errors import InputError, ModelError
 
@@ -211,3 +212,16 @@ def test_what_is_missing_is_named(
     status = availability("conversion", "knn-vc", EngineContext(NoStore()))
     assert not status.available and status.hint.startswith("curl -L")
     assert str(tmp_path / "hub" / "checkpoints") in status.hint
+
+
+def test_a_worker_gives_the_same(
+    engine: Knn, folder: Path, profiles: tuple[SpeechProfile, SpeechProfile]
+) -> None:
+    with load("conversion", "knn-vc", context(folder)) as worker:
+        assert isinstance(worker, Worker)
+        heard = worker.enrol([voice(1, 1.5)])
+        assert heard.digest() == profiles[0].digest()
+        mapped = worker.voice_map(heard, profiles[1])  # stays in the worker
+        made, left = worker.convert_and_tell(voice(1, 0.3), mapped)
+    own = engine.convert(voice(1, 0.3), engine.voice_map(*profiles))
+    assert left == 0.0 and np.allclose(made.samples, own.samples, atol=1e-5)

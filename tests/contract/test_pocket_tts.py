@@ -12,7 +12,11 @@ from podtool.audio import Audio
 from podtool.engines import availability
 from podtool.engines.protocols import EngineContext
 from podtool.engines.voice_pocket import PocketTts
+from podtool.engines.worker import Worker
 from podtool.errors import ConfigError, EngineUnavailableError, ModelError
+from podtool.spoken_takes import speaking_engine
+from podtool.stages.retakes import Careful
+from podtool.stages.speak import SpeakParams
 
 pytest.importorskip("pocket_tts", reason="pip install 'podtool[pocket-tts]'")
 pytestmark = pytest.mark.engine("pocket-tts")
@@ -193,3 +197,25 @@ def test_the_released_weights_are_asked_for_by_their_lines(
     assert "--revision" in status.hint
     with pytest.raises((ModelError, EngineUnavailableError)):
         PocketTts.load(EngineContext(NoStore()))
+
+
+def test_it_speaks_through_a_worker_and_a_voice_stays_there(
+    engine: PocketTts, folder: Path
+) -> None:
+    params = SpeakParams(engine="pocket-tts", model=str(folder), listener="none")
+    careful = speaking_engine(EngineContext(NoStore()), params)
+    assert isinstance(careful, Careful) and isinstance(careful._engine, Worker)
+    alone = Careful(engine, None).say("Hi.", 1.0, 3).audio
+    assert np.array_equal(careful.say("Hi.", 1.0, 3).audio.samples, alone.samples)
+    noise = np.random.default_rng(1).normal(0, 0.1, (1, 24000)).astype(np.float32)
+    worker = careful._engine
+    kept = worker.voice_of(Audio(noise, 24000))
+    (first, *_) = worker.speak_as("Hi.", kept, 0)
+    (own, *_) = engine.speak_as("Hi.", engine.voice_of(Audio(noise, 24000)), 0)
+    assert np.array_equal(first.samples, own.samples)
+    worker.close()
+
+
+def test_settings_that_it_does_not_know_are_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="takes no model"):
+        speaking_engine(EngineContext(NoStore()), SpeakParams(engine="espeak", model=str(folder)))
