@@ -121,7 +121,7 @@ def check_unheard() -> None:
         heard |= {
             name
             for name in (*MUSIC, *NOISE)
-            if name not in data["exclude_files"]
+            if name not in data.get("exclude_files", ())
             and not any(word in licences[name] for word in data["exclude_licences"])
         }
         if heard:
