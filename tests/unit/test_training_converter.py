@@ -147,7 +147,8 @@ def test_from_the_command_line_to_an_engine(
     told = run("train", "export", folder, "-o", tmp_path / "out", "--id", "own")
     model = ModelTable.parse(told.stdout, "told").models["own"]
     assert model.stage == "conversion" and model.files[0].converted == "converter.onnx"
-    assert run("train", "converter", "background", *command[3:]).exit_code == 2
+    refused = run("train", "converter", "background", *command[3:])
+    assert refused.exit_code == 4 and "podtool train separator" in refused.stderr
 
 
 def test_another_recipe_goes_on_only_when_told(make: Make) -> None:
