@@ -25,12 +25,13 @@ BACKENDS = {
 }  # fmt: skip
 
 
-TRAINING = ("podtool.training", "podtool.engines.separation_podtool_model")
+NETWORKS = ("separation_podtool_model", "voice_podtool_model")
+TRAINING = ("podtool.training", *(f"podtool.engines.{name}" for name in NETWORKS))
 
 
 def of_training(path: Path) -> bool:
     """Modules of torch networks and their training, which nothing else loads early."""
-    return path.parent.name == "training" or path.stem == "separation_podtool_model"
+    return path.parent.name == "training" or path.stem in NETWORKS
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

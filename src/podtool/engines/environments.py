@@ -62,7 +62,7 @@ def requirements(info: EngineInfo) -> list[str]:
         return []
     found: list[str] = []
     for word in words[2:]:
-        extra = re.fullmatch(r"podtool\[(\w+)\]", word)
+        extra = re.fullmatch(r"podtool\[([\w-]+)\]", word)
         found += _of_extra(extra[1]) if extra else [word]
     return found
 
