@@ -23,12 +23,11 @@ from podtool.store import ModelStore
 from podtool.store.table import ModelTable
 from podtool.training import converter, curve
 from podtool.training.converter import ConverterCourse, Examples, Person, stretches, warped
-from podtool.training.corpus import Clip
+from podtool.training.corpus import Clip, DataParams
 from podtool.training.recipe import (
     ConverterLoss,
     ConverterRecipe,
     CourseParams,
-    DataParams,
     ExampleParams,
     read_converter_recipe,
 )
