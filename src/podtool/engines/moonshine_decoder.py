@@ -157,8 +157,8 @@ class MoonshineModel:
         return words
 
 
-# What pieces of work cost in milliseconds, measured on one core of a server of 2023. Whoever divides
-# work by these rather than by a clock does the same at the same moment everywhere.
+# What pieces of work cost in milliseconds, as measured on one core of a server of 2023. Whoever
+# divides work by these and not by a clock does the same at the same moment everywhere.
 
 
 def cost_of_hearing(samples: int) -> float:
