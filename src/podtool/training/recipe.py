@@ -182,7 +182,7 @@ def read_converter_recipe(name: str | Path) -> ConverterRecipe:
 def _read(name: str | Path, kind: type[R]) -> tuple[R, str]:
     path = Path(name)
     try:
-        data = tomllib.loads(_source(path).read_text("utf-8"))
+        data = tomllib.loads(_source(path, kind).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"cannot read the recipe {path}: {why}") from None
@@ -198,10 +198,16 @@ def _read(name: str | Path, kind: type[R]) -> tuple[R, str]:
     return from_table(kind, plain, where, ready=tables), where
 
 
-def _source(path: Path) -> Traversable:
+def _source(path: Path, kind: type[Any]) -> Traversable:
     if path.suffix == ".toml" or path.parent != Path("."):
         return path
     names = recipe_names()
     if path.name not in names:
-        raise ConfigError(f"there is no recipe {path.name!r}", f"Shipped: {', '.join(names)}.")
-    return resources.files("podtool.training") / "recipes" / f"{path.name}.toml"
+        tasks = {n: tomllib.loads(_shipped(n).read_text("utf-8"))["task"] for n in names}
+        fitting = ", ".join(n for n in names if tasks[n] not in _OTHER[kind][0])
+        raise ConfigError(f"there is no recipe {path.name!r}", f"Shipped: {fitting}.")
+    return _shipped(path.name)
+
+
+def _shipped(name: str) -> Traversable:
+    return resources.files("podtool.training") / "recipes" / f"{name}.toml"
