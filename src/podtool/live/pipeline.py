@@ -354,22 +354,18 @@ class Pipeline:
 
     def _piece(self, left: float) -> tuple[float, list[Row]]:
         """One thing, of as much as is left; what it cost, nothing if there is none."""
-        if self.scene.urgent:  # rows wait for names
+        if self.scene.waiting:  # it is little work, and everybody's name hangs on it
             return self._embed(), self._labels.told()
         unread = next((s for s in self._finals if s.read is None and self._over(s)), None)
         if unread is not None:
             return self._read(unread, left), self._last_words()
-        saying = None if self.scene.waiting > 2 else self._most_to_guess()
+        saying = self._most_to_guess()
         if saying is not None:
             return self._guess(saying, left)
         saying = self._paused()
-        if saying is not None:
-            return self._read(saying, left), []
-        return self._embed(), self._labels.told()
+        return (0.0 if saying is None else self._read(saying, left)), []
 
     def _embed(self) -> float:
-        if not self.scene.waiting:
-            return 0.0
         with self.clock.part("embedding"):
             self.scene.embed()
         return _EMBEDDING_MS

@@ -136,11 +136,6 @@ class Scene(Protocol):
         """How many stretches are to be embedded."""
         ...
 
-    @property
-    def urgent(self) -> bool:
-        """Whether somebody among them is not known yet."""
-        ...
-
     def embed(self) -> None:
         """Embed one stretch and tell the tracker: first of somebody who is not known."""
 
@@ -367,10 +362,6 @@ class RoomScene:
     @property
     def waiting(self) -> int:
         return len(self._units)
-
-    @property
-    def urgent(self) -> bool:
-        return any(self.tracker.who(u.chain, u.start, u.stop) is None for u in self._units)
 
     def embed(self) -> None:
         if not self._units:

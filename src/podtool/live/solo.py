@@ -35,7 +35,6 @@ class SoloScene:
     """One person, by Silero alone; there is nobody to tell apart."""
 
     waiting = 0
-    urgent = False
 
     def __init__(self, audio: Ring, number: int) -> None:
         self.tracker: Tracker = OnePerson(number)
