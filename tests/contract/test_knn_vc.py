@@ -220,7 +220,9 @@ def test_a_worker_gives_the_same(
     with load("conversion", "knn-vc", context(folder)) as worker:
         assert isinstance(worker, Worker)
         heard = worker.enrol([voice(1, 1.5)])
-        assert heard.digest() == profiles[0].digest()
+        assert heard.sounds is not None and profiles[0].sounds is not None
+        # not to the bit: a process that does more at once adds up in another order
+        np.testing.assert_allclose(heard.sounds, profiles[0].sounds, atol=1e-4)
         mapped = worker.voice_map(heard, profiles[1])  # stays in the worker
         made, left = worker.convert_and_tell(voice(1, 0.3), mapped)
     own = engine.convert(voice(1, 0.3), engine.voice_map(*profiles))
