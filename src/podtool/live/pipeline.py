@@ -178,8 +178,7 @@ class Pipeline:
         while self.scene.waiting:
             self._embed()
         for saying in self._finals:
-            if saying.followed and not saying.reviewed:
-                self._review(saying)
+            self._review(saying, wait=False)
         while self._finals:
             self._read(self._finals[0], 1e9)
             rows += self._last_word(self._finals.popleft())
@@ -356,7 +355,9 @@ class Pipeline:
         """One thing, of as much as is left; what it cost, nothing if there is none."""
         if self.scene.waiting:  # it is little work, and everybody's name hangs on it
             return self._embed(), self._labels.told()
-        unread = next((s for s in self._finals if s.read is None and self._over(s)), None)
+        for over in self._finals:
+            self._review(over)
+        unread = next((s for s in self._finals if s.read is None), None)
         if unread is not None:
             return self._read(unread, left), self._last_words()
         saying = self._most_to_guess()
@@ -422,22 +423,19 @@ class Pipeline:
         margin = round(self._voice_params.margin_s * RATE)
         for voice in self._voices.values():
             now = voice.saying
-            if now is None or now.followed or now.read is not None:
-                continue
-            if now.stop >= now.last + margin:
+            if now is not None and now.stop >= now.last + margin and now.read is None:
                 return now
         return None
 
-    def _over(self, saying: Saying) -> bool:
-        """Whether it is known by now where it ends, which takes a while where others go on."""
-        if saying.followed and not saying.reviewed:
-            if self._raw.end - saying.last < self.params.change_s * RATE:
-                return False
-            self._review(saying)
-        return True
+    def _review(self, saying: Saying, wait: bool = True) -> None:
+        """Give the end of it to somebody else, who turns out to have begun earlier.
 
-    def _review(self, saying: Saying) -> None:
-        """Give the end of it to somebody else, who turns out to have begun earlier."""
+        It takes a while until that can be known.
+        """
+        if not saying.followed or saying.reviewed:
+            return
+        if wait and self._raw.end - saying.last < self.params.change_s * RATE:
+            return
         saying.reviewed = True
         if saying.apart:
             return
@@ -487,7 +485,7 @@ class Pipeline:
         return rows
 
     def _ready(self, saying: Saying) -> bool:
-        if saying.read is None:
+        if saying.read is None or (saying.followed and not saying.reviewed):
             return False
         held = (self._raw.end - saying.last) / RATE
         return held > self.params.hold_s or self._who(saying) is not None
