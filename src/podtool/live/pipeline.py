@@ -42,6 +42,8 @@ _FADE = RATE // 100
 _YOUNG = 2 * RATE  # samples of speech after which a chain is what it is
 _HEARD = 0.35  # probability of speech that makes looking worth while
 _WORK_MS = 40.0  # of dearer work in a tick, of which the last piece may be longer
+_HURRY_MS = 80.0  # the same, where a last word is late
+_LATE = round(1.2 * RATE)
 _EMBEDDING_MS = 18.0
 _BESIDE = 120  # frames around an utterance that tell which voice is whose
 _BRIEF = round(0.4 * RATE)  # what is briefer is read only if it is clear
@@ -342,7 +344,8 @@ class Pipeline:
     def _work(self) -> list[Row]:
         """What matters most now, as much as a tick holds."""
         rows: list[Row] = []
-        left = _WORK_MS
+        late = self._finals and self._raw.end - self._finals[0].last > _LATE
+        left = _HURRY_MS if late else _WORK_MS
         while left > 0:
             cost, found = self._piece(left)
             rows += found
@@ -423,7 +426,9 @@ class Pipeline:
         margin = round(self._voice_params.margin_s * RATE)
         for voice in self._voices.values():
             now = voice.saying
-            if now is not None and now.stop >= now.last + margin and now.read is None:
+            if now is None or now.apart or now.read is not None:
+                continue  # to take voices apart in vain would be dear
+            if now.stop >= now.last + margin:
                 return now
         return None
 
