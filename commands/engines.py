@@ -192,19 +192,19 @@ def _show(stage: str | None, json: bool, preset: str | None, device: str | None)
     if json:
         shared.json_rows(records)
         return
-    rows = []
+    rows, advice = [], []
     for r in records:
         weights = {None: "-", True: "yes", False: "no"}[r["weights"]]
         place = "own" if r["own_environment"] else "yes" if r["installed"] else "no"
         runs = "auto" if r["auto"] else "yes" if r["available"] else "no"
         speed = f"{r['rtf']:.3f}" if r["rtf"] is not None else ""
-        note = "" if r["available"] else r["hint"] or r["reason"]
-        rows.append(
-            [r["stage"], r["engine"], r["tier"], r["licence"], place, weights, runs, speed, note]
-        )
+        rows.append([r["stage"], r["engine"], r["tier"], r["licence"], place, weights, runs, speed])
+        if not r["available"]:
+            advice.append(f"  {r['engine']}: {r['hint'] or r['reason']}")
     columns = ["stage", "engine", "tier", "licence", "installed", "weights", "runs", "RTF"]
-    title = "Engines on this machine"
-    shared.table(title, [*columns, "to make it run"], rows, to_stdout=True, justify="left")
+    shared.table("Engines on this machine", columns, rows, to_stdout=True, justify="left")
+    if advice:  # in lines of their own: a command that a column breaks cannot be copied
+        typer.echo("\n".join(["To make the others run:", *advice]))
 
 
 def _auto(stage: str, context: Any) -> str:
