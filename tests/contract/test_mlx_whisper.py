@@ -131,9 +131,9 @@ def test_silence_says_nothing_and_unknown_languages_are_refused(folder: Path) ->
 
 def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
     def missing(name: str) -> ModelError:
-        found = MlxWhisper.missing(EngineContext(NoStore(), options={"model": name}))
-        assert found is not None
-        return found
+        with pytest.raises(ModelError) as told:
+            MlxWhisper.locate(EngineContext(NoStore(), options={"model": name}))
+        return told.value
 
     hint = missing("mlx-community/no-such-model").hint
     assert hint == "hf download mlx-community/no-such-model"

@@ -116,16 +116,17 @@ def test_lines_come_in_order_with_the_times_that_there_are() -> None:
 
 def test_the_folder_says_which_model_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOONSHINE_VOICE_CACHE", str(tmp_path))
-    missing = MoonshineVoice.missing(EngineContext(NoStore()))
-    assert missing is not None and "moonshine_voice.download" in (missing.hint or "")
+    with pytest.raises(ModelError) as told:
+        MoonshineVoice.locate(EngineContext(NoStore()))
+    assert "moonshine_voice.download" in (told.value.hint or "")
     here = tmp_path / "download.moonshine.ai/model/medium-streaming-en/quantized"
     here.mkdir(parents=True)
     (here / "streaming_config.json").write_text("{}")
-    assert MoonshineVoice.missing(EngineContext(NoStore())) is None
+    assert MoonshineVoice.locate(EngineContext(NoStore()))[0] == here
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "encoder.ort").write_bytes(b"")
-    unknown = MoonshineVoice.missing(context(tmp_path / "mine"))
-    assert unknown is not None and "which Moonshine" in unknown.message
+    with pytest.raises(ModelError, match="which Moonshine"):
+        MoonshineVoice.locate(context(tmp_path / "mine"))
 
 
 @pytest.mark.models

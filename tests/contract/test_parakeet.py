@@ -185,8 +185,9 @@ def test_what_is_no_parakeet_is_refused(tmp_path: Path) -> None:
 def test_missing_weights_are_named_with_their_command() -> None:
     for kind, name in ((Parakeet, "istupakov/parakeet-tdt-0.6b-v3-onnx"),
                        (ParakeetMlx, "mlx-community/parakeet-tdt-0.6b-v3")):  # fmt: skip
-        missing = kind.missing(EngineContext(NoStore()))
-        assert missing is not None and missing.hint == f"hf download {name}"
+        with pytest.raises(ModelError) as told:
+            kind.locate(EngineContext(NoStore()))
+        assert told.value.hint == f"hf download {name}"
     assert not availability("transcription", "parakeet", EngineContext(NoStore())).available
 
 

@@ -192,11 +192,15 @@ def availability(stage: str, name: str, context: EngineContext) -> Availability:
     if gone and not own:
         faults.append((f"{gone[0]} is not installed", hint))
     installed = not faults
-    # An engine whose weights an option may name, or nobody ships yet, says itself what is missing.
-    missing = getattr(kind, "missing", lambda _: None)(context)
-    weights = None if missing is None else False
-    if missing is not None:
-        faults.append((missing.message, missing.hint or ""))
+    weights: bool | None = None
+    # An engine whose weights an option may name, or nobody ships yet, looks for them itself.
+    locate = getattr(kind, "locate", None)
+    if locate is not None:
+        try:
+            locate(context)
+        except (ModelError, EngineUnavailableError) as error:
+            weights = False
+            faults.append((error.message, error.hint or ""))
     for model in info.models:
         try:
             context.model(model)

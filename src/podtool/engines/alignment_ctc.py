@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from podtool.artifacts import Word
 from podtool.audio import Audio
 from podtool.engines.ctc_lattice import ANY, best_path
+from podtool.engines.hugging_face import classes
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.readings import filled
-from podtool.engines.torchaudio_stub import make_harmless
-from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
+from podtool.errors import EngineFailure, ModelError
 from podtool.text import spoken_words
 
 DEFAULT_MODEL = "facebook/wav2vec2-base-960h"  # Apache-2.0, English
@@ -80,7 +80,7 @@ class CtcAligner:
         used (MMS) and, if English, that digits may be spelled out. Raises ModelError where the
         model is not on this machine or is none, EngineUnavailableError without the packages.
         """
-        folder = _folder_of(context)
+        folder = cls.locate(context)
         options = context.options or {}
         language = options.get("language", "").split("-")[0].lower()
         if folder.name.endswith("wav2vec2-base-960h") or "model" not in options:
@@ -102,13 +102,9 @@ class CtcAligner:
         return cls(network, vocabulary, blank, _normalises(folder), language)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(context, DEFAULT_MODEL, NEEDED, "a wav2vec2 model with letters")
 
     def align(self, audio: Audio, words: list[str]) -> list[Word]:
         """Mono audio at 16 kHz and the written words in it -> as many words, with times.
@@ -188,10 +184,6 @@ def _plain(character: str) -> str:
     return unicodedata.normalize("NFKD", character)[0].lower()
 
 
-def _folder_of(context: EngineContext) -> Path:
-    return model_folder(context, DEFAULT_MODEL, NEEDED, "a wav2vec2 model with letters")
-
-
 def _normalises(folder: Path) -> bool:
     path = folder / "preprocessor_config.json"
     told = json.loads(path.read_text("utf-8")).get("do_normalize") if path.is_file() else None
@@ -199,23 +191,12 @@ def _normalises(folder: Path) -> bool:
 
 
 def _network(folder: Path, adapter: str | None, context: EngineContext) -> Any:
-    make_harmless()
-    try:
-        from transformers import Wav2Vec2ForCTC
-        from transformers.utils import logging
-    except (ImportError, OSError) as error:
-        raise EngineUnavailableError(
-            f"the ctc aligner does not run here: {error}", CtcAligner.info.install
-        ) from None
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    [ctc] = classes("the ctc aligner", CtcAligner.info.install, "Wav2Vec2ForCTC")
     more: dict[str, Any] = {}
     if adapter is not None:
         more = {"target_lang": adapter, "ignore_mismatched_sizes": True}
     try:
-        network = Wav2Vec2ForCTC.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, **more
-        )
+        network = ctc.from_pretrained(folder, local_files_only=True, use_safetensors=True, **more)
     except Exception as error:
         raise ModelError(f"{folder} is not a wav2vec2 model with letters: {error}") from None
     device = context.device if context.device in ("cuda", "mps") else "cpu"

@@ -15,11 +15,11 @@ import numpy as np
 
 from podtool.artifacts import Word
 from podtool.audio import Audio
+from podtool.engines.hugging_face import classes
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.readings import filled
-from podtool.engines.torchaudio_stub import make_harmless
-from podtool.errors import EngineFailure, EngineUnavailableError, ModelError
+from podtool.errors import EngineFailure, ModelError
 
 DEFAULT_MODEL = "Qwen/Qwen3-ForcedAligner-0.6B-hf"  # Apache-2.0
 NEEDED = ("config.json", "*.safetensors", "tokenizer.json")
@@ -56,23 +56,16 @@ class Qwen3Aligner:
         Raises ModelError where the model is not on this machine or is none,
         EngineUnavailableError where transformers is missing or too old.
         """
-        folder = _folder_of(context)
-        make_harmless()
-        try:
-            import torch
-            from transformers import AutoProcessor, Qwen3ASRForTokenClassification
-            from transformers.utils import logging
-        except (ImportError, OSError) as error:
-            raise EngineUnavailableError(
-                f"the qwen3 aligner does not run here: {error}", cls.info.install
-            ) from None
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        folder = cls.locate(context)
+        names = ("AutoProcessor", "Qwen3ASRForTokenClassification")
+        processors, networks = classes("the qwen3 aligner", cls.info.install, *names)
+        import torch
+
         device = context.device if context.device in ("cuda", "mps") else "cpu"
         precision = torch.bfloat16 if device == "cuda" else torch.float32
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            network = Qwen3ASRForTokenClassification.from_pretrained(
+            processor = processors.from_pretrained(folder, local_files_only=True)
+            network = networks.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=precision
             )
         except Exception as error:
@@ -80,13 +73,9 @@ class Qwen3Aligner:
         return cls(network.to(device).eval(), processor)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(context, DEFAULT_MODEL, NEEDED, "a Qwen3-ForcedAligner")
 
     def align(self, audio: Audio, words: list[str]) -> list[Word]:
         """Mono audio at 16 kHz and the written words in it -> as many words, with times.
@@ -131,7 +120,3 @@ class Qwen3Aligner:
             logits, inputs["input_ids"], lists, self._network.config.timestamp_token_id
         )
         return [(float(w["start_time"]), float(w["end_time"])) for w in found[0]]
-
-
-def _folder_of(context: EngineContext) -> Path:
-    return model_folder(context, DEFAULT_MODEL, NEEDED, "a Qwen3-ForcedAligner")

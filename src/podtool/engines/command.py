@@ -150,13 +150,15 @@ class Command:
         return cls(Declaration(**{**told, **lists}))
 
     @classmethod
-    def missing(cls, context: EngineContext) -> EngineUnavailableError | None:
-        """What keeps the program from running here."""
-        if cls.declaration.program() is not None:
-            return None
-        return EngineUnavailableError(
-            f"there is no program {cls.declaration.command[0]}", f"See [engine.{cls.info.name}]."
-        )
+    def locate(cls, context: EngineContext) -> str:
+        """Where the program is. Raises EngineUnavailableError where it is not here."""
+        program = cls.declaration.program()
+        if program is None:
+            name = cls.declaration.command[0]
+            raise EngineUnavailableError(
+                f"there is no program {name}", f"See [engine.{cls.info.name}]."
+            )
+        return program
 
     def detect(self, audio: Audio) -> list[Span]:
         """Rows of kind `segment`, in seconds from the start of the audio."""

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from podtool.audio import Audio
+from podtool.engines.hugging_face import classes
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo, VoiceSpan
-from podtool.engines.torchaudio_stub import make_harmless
-from podtool.errors import EngineUnavailableError, ModelError
+from podtool.errors import ModelError
 
 RATE = 16000
 MODEL = "nvidia/Nemotron-3-Diarization"
@@ -51,26 +51,16 @@ class Nemotron:
         """Raises ModelError where the model is not on this machine or is none,
         EngineUnavailableError where transformers is missing or too old.
         """
-        folder = _folder(context)
-        make_harmless()
-        try:
-            import torch
-            from transformers import (
-                AutoProcessor,
-                Nemotron3DiarizationForAudioFrameClassification,
-            )
-            from transformers.utils import logging
-        except (ImportError, OSError) as error:
-            raise EngineUnavailableError(
-                f"Nemotron-3-Diarization does not run here: {error}", cls.info.install
-            ) from None
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        folder = cls.locate(context)
+        names = ("AutoProcessor", "Nemotron3DiarizationForAudioFrameClassification")
+        processors, networks = classes("Nemotron-3-Diarization", cls.info.install, *names)
+        import torch
+
         if context.threads:
             torch.set_num_threads(context.threads)
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            network = Nemotron3DiarizationForAudioFrameClassification.from_pretrained(
+            processor = processors.from_pretrained(folder, local_files_only=True)
+            network = networks.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         except Exception as error:
@@ -79,13 +69,11 @@ class Nemotron:
         return cls(network.to(device).eval(), processor)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(
+            replace(context, options=None), MODEL, NEEDED, "Nemotron-3-Diarization of NVIDIA"
+        )
 
     def diarize(self, audio: Audio, least: int, most: int) -> list[VoiceSpan]:
         """Mono audio at 16 kHz -> voices in order of arrival; `least` and `most` are not heeded."""
@@ -104,9 +92,3 @@ class Nemotron:
         found = self._processor.extract_speaker_dict(logits, mask)[0]
         spans = ((s["Start"], min(s["End"], audio.duration), int(s["Speaker"])) for s in found)
         return [VoiceSpan(float(a), float(b), voice) for a, b, voice in spans if b > a]
-
-
-def _folder(context: EngineContext) -> Path:
-    return model_folder(
-        replace(context, options=None), MODEL, NEEDED, "Nemotron-3-Diarization of NVIDIA"
-    )

@@ -58,7 +58,7 @@ class PyannoteCommunity:
         """Raises ModelError where the model is not on this machine or is another one,
         EngineUnavailableError where pyannote.audio does not load.
         """
-        folder = _folder(context)
+        folder = cls.locate(context)
         _refuse_others(folder / "config.yaml")
         os.environ.update(_OFF)
         make_importable()
@@ -81,14 +81,15 @@ class PyannoteCommunity:
         return cls(pipeline.to(torch.device(device)))
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
         try:
-            _folder(context)
+            return model_folder(
+                replace(context, options=None), MODEL, NEEDED, "pyannote's community-1"
+            )
         except ModelError as error:
             terms = f"accept the terms on https://huggingface.co/{MODEL}, then: hf download {MODEL}"
-            return ModelError(error.message, terms if error.hint else None)
-        return None
+            raise ModelError(error.message, terms if error.hint else None) from None
 
     def diarize(self, audio: Audio, least: int, most: int) -> list[VoiceSpan]:
         """Mono audio at 16 kHz -> voices in order of first appearance."""
@@ -107,10 +108,6 @@ class PyannoteCommunity:
                 voice = voices.setdefault(str(label), len(voices))
                 spans.append(VoiceSpan(float(start), float(end), voice))
         return spans
-
-
-def _folder(context: EngineContext) -> Path:
-    return model_folder(replace(context, options=None), MODEL, NEEDED, "pyannote's community-1")
 
 
 def _refuse_others(path: Path) -> None:

@@ -67,7 +67,7 @@ class MossFormer2:
 
         if context.threads:
             torch.set_num_threads(context.threads)
-        path = _checkpoint(_folder(context))
+        path = _checkpoint(cls.locate(context))
         tensors = read_tensors(path)
         tensors = {
             k.removeprefix("module."): v for k, v in dict(tensors.get("model", tensors)).items()
@@ -79,13 +79,9 @@ class MossFormer2:
         return cls(network, device)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(replace(context, options=None), MODEL, (POINTER,), "MossFormer2 SS 16K")
 
     def talkers(self, audio: Audio, count: int) -> Samples:
         """One window of mono audio -> (count, n). Raises ValueError for an impossible count."""
@@ -152,7 +148,3 @@ def _checkpoint(folder: Path) -> Path:
     if not path.is_file():
         raise ModelError(f"{folder} lacks {path.name}", f"hf download {MODEL}")
     return path
-
-
-def _folder(context: EngineContext) -> Path:
-    return model_folder(replace(context, options=None), MODEL, (POINTER,), "MossFormer2 SS 16K")

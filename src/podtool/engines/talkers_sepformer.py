@@ -62,7 +62,7 @@ class Sepformer:
 
         if context.threads:
             torch.set_num_threads(context.threads)
-        folders = [_folder(context, cls.two)]
+        folders = [cls.locate(context)]
         if cls.three:
             try:
                 folders.append(_folder(context, cls.three))
@@ -76,13 +76,9 @@ class Sepformer:
         return cls(sorted(networks, key=lambda n: n.talkers), device)
 
     @classmethod
-    def missing(cls, context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder(context, cls.two)
-        except ModelError as error:
-            return error
-        return None
+    def locate(cls, context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return _folder(context, cls.two)
 
     def talkers(self, audio: Audio, count: int) -> Samples:
         """One window of mono audio -> (count, n). Raises ValueError for an impossible count."""

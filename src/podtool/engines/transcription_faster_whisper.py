@@ -65,7 +65,7 @@ class FasterWhisper:
         Raises ModelError where the model is not on this machine or is none, ConfigError for an
         option that is not valid, EngineUnavailableError without the package.
         """
-        folder = _folder_of(context)
+        folder = cls.locate(context)
         tokens, beam = whole_number(context, "tokens"), whole_number(context, "beam") or 5
         try:
             from faster_whisper import WhisperModel
@@ -93,13 +93,9 @@ class FasterWhisper:
         return cls(model, options.get("prompt") or None, tokens, beam)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(context, DEFAULT_MODEL, NEEDED, "a Whisper model for CTranslate2")
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """Mono audio at 16 kHz, at most 30 s -> utterances (Whisper's segments) with words.
@@ -203,10 +199,6 @@ class FasterWhisper:
                 language,
             )
         ]
-
-
-def _folder_of(context: EngineContext) -> Path:
-    return model_folder(context, DEFAULT_MODEL, NEEDED, "a Whisper model for CTranslate2")
 
 
 def _mono(audio: Audio) -> NDArray[np.float32]:

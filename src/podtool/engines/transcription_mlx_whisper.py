@@ -57,7 +57,7 @@ class MlxWhisper:
         does not run, ConfigError for an option that is not valid.
         """
         tokens = whole_number(context, "tokens")
-        folder = _folder_of(context)
+        folder = cls.locate(context)
         try:
             import mlx.core  # noqa: F401 - libmlx.so is missing where `mlx` came without [cpu]
             import mlx_whisper  # noqa: F401
@@ -70,13 +70,9 @@ class MlxWhisper:
         return engine
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(context, DEFAULT_MODEL, NEEDED, "a Whisper model for MLX")
 
     def _open(self) -> None:
         """Load the weights into the cache that mlx_whisper.transcribe looks in."""
@@ -171,11 +167,6 @@ class MlxWhisper:
                 found,
             )
         )
-
-
-def _folder_of(context: EngineContext) -> Path:
-    """The model of the option `model`, else the one in the store. Raises ModelError."""
-    return model_folder(context, DEFAULT_MODEL, NEEDED, "a Whisper model for MLX")
 
 
 def _mono(audio: Audio) -> NDArray[np.float32]:

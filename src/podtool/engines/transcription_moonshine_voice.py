@@ -64,7 +64,7 @@ class MoonshineVoice:
         Raises ModelError where the model is not on this machine or is none,
         EngineUnavailableError without the package.
         """
-        folder, architecture = _folder_of(context)
+        folder, architecture = cls.locate(context)
         try:
             from moonshine_voice.moonshine_api import ModelArch
             from moonshine_voice.transcriber import Transcriber
@@ -79,13 +79,20 @@ class MoonshineVoice:
             raise ModelError(f"{folder} is not a model of moonshine-voice: {error}") from None
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> tuple[Path, int]:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        named = (context.options or {}).get("model")
+        if named is None:
+            folder = _in_cache(DEFAULT_MODEL)
+        else:
+            folder = model_folder(context, named, ("*.ort",), "a Moonshine model")
+        for name, number in ARCHITECTURES.items():
+            if any(part.startswith((f"{name}-", f"moonshine-{name}-")) for part in folder.parts):
+                return folder, number
+        raise ModelError(
+            f"the path {folder} does not say which Moonshine this is",
+            f"Name the folder after one of {', '.join(f'{n}-en' for n in ARCHITECTURES)}.",
+        )
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """Mono English speech at 16 kHz -> at most one utterance.
@@ -120,22 +127,6 @@ def _words_of(line: Any, duration: float) -> list[Word]:
     start = min(max(0.0, float(line.start_time)), duration)
     end = min(start + float(line.duration), duration)
     return [Word(w, a, b, None, True) for w, a, b in spread_words(line.text.split(), start, end)]
-
-
-def _folder_of(context: EngineContext) -> tuple[Path, int]:
-    """The model's folder and its architecture, which no file in it names."""
-    named = (context.options or {}).get("model")
-    if named is None:
-        folder = _in_cache(DEFAULT_MODEL)
-    else:
-        folder = model_folder(context, named, ("*.ort",), "a Moonshine model")
-    for name, number in ARCHITECTURES.items():
-        if any(part.startswith((f"{name}-", f"moonshine-{name}-")) for part in folder.parts):
-            return folder, number
-    raise ModelError(
-        f"the path {folder} does not say which Moonshine this is",
-        f"Name the folder after one of {', '.join(f'{n}-en' for n in ARCHITECTURES)}.",
-    )
 
 
 def _in_cache(model: str) -> Path:

@@ -61,7 +61,7 @@ class Parakeet:
         Raises ModelError where the model is not on this machine or is none,
         EngineUnavailableError without the package.
         """
-        folder = _folder_of(context)
+        folder = cls.locate(context)
         try:
             import onnx_asr
             import onnxruntime
@@ -88,13 +88,11 @@ class Parakeet:
         return cls(model.with_timestamps())
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(
+            context, DEFAULT_MODEL, ("vocab.txt", "*model*.onnx"), "a Parakeet for onnx-asr"
+        )
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """Mono audio at 16 kHz -> at most one utterance, words with times and scores.
@@ -130,12 +128,6 @@ def _pieces(result: Any) -> list[Piece]:
     ends += [a + FRAME_S for a in starts[-1:]]
     scores = [float(np.exp(p)) for p in result.logprobs or [0.0] * len(tokens)]
     return list(zip(tokens, starts, ends, scores, strict=True))
-
-
-def _folder_of(context: EngineContext) -> Path:
-    return model_folder(
-        context, DEFAULT_MODEL, ("vocab.txt", "*model*.onnx"), "a Parakeet for onnx-asr"
-    )
 
 
 def _has(folder: Path, suffix: str) -> bool:

@@ -53,7 +53,7 @@ class ParakeetMlx:
         Raises ModelError where the model is not on this machine or is none,
         EngineUnavailableError where MLX does not run.
         """
-        folder = _folder_of(context)
+        folder = cls.locate(context)
         try:
             import mlx.core as mx
             from parakeet_mlx import from_pretrained
@@ -71,13 +71,11 @@ class ParakeetMlx:
         return cls(model, precision)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _folder_of(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return model_folder(
+            context, DEFAULT_MODEL, ("config.json", "model.safetensors"), "a Parakeet for MLX"
+        )
 
     def transcribe(self, audio: Audio, language: str | None) -> list[Utterance]:
         """Mono audio at 16 kHz -> at most one utterance, words with times and scores.
@@ -100,9 +98,3 @@ class ParakeetMlx:
             ) from error
         pieces = [(t.text, float(t.start), float(t.end), float(t.confidence)) for t in tokens]
         return utterance(in_order(joined(pieces), audio.duration), language)
-
-
-def _folder_of(context: EngineContext) -> Path:
-    return model_folder(
-        context, DEFAULT_MODEL, ("config.json", "model.safetensors"), "a Parakeet for MLX"
-    )

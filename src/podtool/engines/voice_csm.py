@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podtool.audio import Audio
+from podtool.engines.hugging_face import classes
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.engines.torchaudio_stub import make_harmless
-from podtool.errors import ConfigError, EngineFailure, EngineUnavailableError, ModelError
+from podtool.errors import ConfigError, EngineFailure, ModelError
 from podtool.resample import resample, to_mono
 
 DEFAULT_MODEL = "sesame/csm-1b"
@@ -75,23 +75,16 @@ class Csm:
         EngineUnavailableError where transformers is missing or too old.
         """
         number = _number(context)
-        folder = _folder_of(context)
-        make_harmless()
-        try:
-            import torch
-            from transformers import AutoProcessor, CsmForConditionalGeneration
-            from transformers.utils import logging
-        except (ImportError, OSError) as error:
-            raise EngineUnavailableError(
-                f"CSM does not run here: {error}", cls.info.install
-            ) from None
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        folder = cls.locate(context)
+        names = ("AutoProcessor", "CsmForConditionalGeneration")
+        processors, networks = classes("CSM", cls.info.install, *names)
+        import torch
+
         device = context.device if context.device in ("cuda", "mps") else "cpu"
         precision = torch.bfloat16 if device == "cuda" else torch.float32
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            network = CsmForConditionalGeneration.from_pretrained(
+            processor = processors.from_pretrained(folder, local_files_only=True)
+            network = networks.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype=precision
             )
         except Exception as error:
@@ -99,13 +92,15 @@ class Csm:
         return cls(network.to(device).eval(), processor, number)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
+    def locate(context: EngineContext) -> Path:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
         try:
-            _folder_of(context)
+            return model_folder(context, DEFAULT_MODEL, NEEDED, "a CSM")
         except ModelError as error:
-            return error
-        return None
+            if error.hint == f"hf download {DEFAULT_MODEL}":
+                hint = f"Accept its terms at huggingface.co/{DEFAULT_MODEL}, then: {error.hint}"
+                raise ModelError(error.message, hint) from None
+            raise
 
     def speak(self, text: str, rate: float, seed: int) -> Iterator[Audio]:
         """Text -> one block of mono audio; the rate is not heeded."""
@@ -166,13 +161,3 @@ def _number(context: EngineContext) -> int:
             "A clip of a person is made into a voice by `podtool clone`, with their consent.",
         )
     return int(given)
-
-
-def _folder_of(context: EngineContext) -> Path:
-    try:
-        return model_folder(context, DEFAULT_MODEL, NEEDED, "a CSM")
-    except ModelError as error:
-        if error.hint == f"hf download {DEFAULT_MODEL}":
-            hint = f"Accept its terms at huggingface.co/{DEFAULT_MODEL}, then: {error.hint}"
-            raise ModelError(error.message, hint) from None
-        raise

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from podtool.audio import Audio
 from podtool.engines import hifi_gan
 from podtool.engines.checkpoint import read_tensors
+from podtool.engines.hugging_face import classes
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
-from podtool.engines.torchaudio_stub import make_harmless
 from podtool.engines.voice_world import (
     Analysed,
     VoiceMap,
@@ -33,7 +33,7 @@ from podtool.engines.voice_world import (
 from podtool.engines.world_frames import BANDS, smooth
 from podtool.engines.world_mapping import MappingParams
 from podtool.engines.world_profile import SpeechProfile
-from podtool.errors import EngineFailure, EngineUnavailableError, InputError, ModelError
+from podtool.errors import EngineFailure, InputError, ModelError
 from podtool.resample import resample, to_mono
 
 RATE, HOP, WINDOW = 16000, 320, 400  # of WavLM, in samples
@@ -83,21 +83,12 @@ class Knn(World):
         Raises ModelError where weights are missing, with the lines that fetch them, or are others;
         EngineUnavailableError where transformers is missing.
         """
-        folder, file = _encoder_folder(context), _vocoder_file(context)
-        make_harmless()
-        try:
-            from transformers import WavLMModel
-            from transformers.utils import logging
-        except (ImportError, OSError) as error:
-            raise EngineUnavailableError(
-                f"kNN-VC does not run here: {error}", cls.info.install
-            ) from None
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        folder, file = cls.locate(context)
+        [wavlm] = classes("kNN-VC", cls.info.install, "WavLMModel")
         tensors = read_tensors(file)
         vocoder = hifi_gan.folded(tensors.get("generator", tensors))
         try:
-            encoder = WavLMModel.from_pretrained(folder, local_files_only=True)
+            encoder = wavlm.from_pretrained(folder, local_files_only=True)
         except Exception as error:
             raise ModelError(f"{folder} is not a WavLM: {error}") from None
         width, wanted = encoder.config.hidden_size, vocoder["lin_pre.weight"].shape[1]
@@ -113,14 +104,9 @@ class Knn(World):
         return cls(encoder.to(device).eval(), weights, device, digest)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
-        try:
-            _encoder_folder(context)
-            _vocoder_file(context)
-        except ModelError as error:
-            return error
-        return None
+    def locate(context: EngineContext) -> tuple[Path, Path]:
+        """Where the model is; nothing is imported. Raises ModelError where it is not here."""
+        return _encoder_folder(context), _vocoder_file(context)
 
     def _heard(self, profile: SpeechProfile, clips: list[Analysed]) -> SpeechProfile:
         heard = [self._hear(clip.samples) for clip in clips if len(clip.samples) >= WINDOW]

@@ -97,15 +97,11 @@ class PocketTts:
         return cls(model, PocketVoice(state), language)
 
     @staticmethod
-    def missing(context: EngineContext) -> ModelError | None:
-        """What keeps the engine from loading here, beyond its packages; nothing is imported."""
+    def locate(context: EngineContext) -> dict[str, Any] | None:
+        """Where the model's parts are; the package alone knows. Raises ModelError."""
         if importlib.util.find_spec("pocket_tts") is None:
             return None
-        try:
-            _config_of(context.options or {})
-        except ModelError as error:
-            return error
-        return None
+        return _config_of(context.options or {})
 
     def speak(self, text: str, rate: float, seed: int) -> Iterator[Audio]:
         """Text -> blocks of mono audio; the rate is not heeded."""
