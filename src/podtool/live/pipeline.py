@@ -344,6 +344,8 @@ class Pipeline:
     def _work(self) -> list[Row]:
         """What matters most now, as much as a tick holds."""
         rows: list[Row] = []
+        for saying in self._finals:
+            self._review(saying)
         late = self._finals and self._raw.end - self._finals[0].last > _LATE
         left = _HURRY_MS if late else _WORK_MS
         while left > 0:
@@ -352,17 +354,15 @@ class Pipeline:
             if cost == 0:
                 break
             left -= cost
-        return rows
+        return rows + self._last_words()
 
     def _piece(self, left: float) -> tuple[float, list[Row]]:
         """One thing, of as much as is left; what it cost, nothing if there is none."""
         if self.scene.waiting:  # it is little work, and everybody's name hangs on it
             return self._embed(), self._labels.told()
-        for over in self._finals:
-            self._review(over)
-        unread = next((s for s in self._finals if s.read is None), None)
-        if unread is not None:
-            return self._read(unread, left), self._last_words()
+        saying = next((s for s in self._finals if s.read is None), None)
+        if saying is not None:
+            return self._read(saying, left), []
         saying = self._most_to_guess()
         if saying is not None:
             return self._guess(saying, left)
