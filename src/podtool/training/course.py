@@ -130,6 +130,10 @@ class Course(ABC):
             betas=(0.9, 0.98),
             weight_decay=params.weight_decay,
         )
+        # On a GPU torch runs recurrent layers in half precision, where gradients of means over
+        # millions of samples would be zero; a scale that follows them keeps them.
+        mixed = params.precision == "bf16" and self.device.startswith("cuda")
+        self.scaler = torch.amp.GradScaler("cuda", enabled=mixed)
         if self.before is not None:
             self._resume(self.before)
 
@@ -184,11 +188,12 @@ class Course(ABC):
         total = 0.0
         for batch in batches:
             value = self._loss(self.network, batch) / len(batches)
-            value.backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(value).backward()  # type: ignore[no-untyped-call]
             total += float(value.detach())
+        self.scaler.unscale_(self.optimiser)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), params.clip)
         if torch.isfinite(norm):  # one bad scene must not end a training of days
-            self.optimiser.step()
+            self.scaler.step(self.optimiser)
             self._bad = 0
         else:
             self._bad += 1
@@ -198,11 +203,11 @@ class Course(ABC):
                     f"no finite gradient in {BAD_STEPS} steps in a row",
                     "Set a lower lr or precision = 'fp32' and another -o, or look at the data.",
                 )
+        self.scaler.update()
         decay = min(params.ema, (1 + self.at.step) / (10 + self.at.step))
         with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-            for mean, now in pairs:
-                mean.lerp_(now, 1 - decay)
+            means, now = list(self.average.parameters()), list(self.network.parameters())
+            torch._foreach_lerp_(means, now, 1 - decay)
         return total
 
     def _batches(self) -> Iterator[list[Batch]]:
@@ -216,6 +221,7 @@ class Course(ABC):
             sampler=order,
             num_workers=self.workers,
             worker_init_fn=_deaf,
+            pin_memory=self.device.startswith("cuda"),
         )
         step: list[Batch] = []
         for batch in loader:
@@ -282,6 +288,7 @@ class Course(ABC):
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             **asdict(self.at),
         }
         file = io.BytesIO()
@@ -315,6 +322,7 @@ class Course(ABC):
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state.get("scaler", {}))
             known = Progressed.__dataclass_fields__.keys() & state.keys()
             self.at = Progressed(**{name: state[name] for name in known})
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

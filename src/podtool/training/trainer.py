@@ -102,7 +102,7 @@ class Trainer(Course):
 
     def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
         assert isinstance(network, BandSplit)
-        mixture, talkers, background, counts = (x.to(self.device) for x in batch)
+        mixture, talkers, background, counts = (x.to(self.device, non_blocking=True) for x in batch)
         found, groups = self._separate(network, mixture, counts)
         params = self.recipe.loss
         total = loss(found, talkers, mixture, background, counts, params)

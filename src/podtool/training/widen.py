@@ -1,4 +1,4 @@
-"""Starting one network from the weights of another: the offline form from the causal one."""
+"""Starting one network from the weights of another: offline from causal, deep from shallow."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from podtool.errors import ConfigError
 
 
 def fill(network: BandSplit, source: BandSplit) -> None:
-    """Weights of `source` into `network`, which may run both ways in time where that did not.
+    """Weights of `source` into `network`, which may have more layers, and run both ways in time.
 
-    The backward direction begins as it was drawn and its way into the sum as zero, so that the
-    network begins as what `source` was. Raises ConfigError where the shapes are not alike.
+    What is new begins as it was drawn and its way into the sum as zero, so that the network begins
+    as what `source` was. Raises ConfigError where the shapes are not alike.
     """
     have = source.state_dict()
     own = network.state_dict()
@@ -22,6 +22,8 @@ def fill(network: BandSplit, source: BandSplit) -> None:
         given, drawn = have.get(name), own.get(name)
         if given is not None and drawn is not None and given.shape == drawn.shape:
             filled[name] = given
+        elif given is None and drawn is not None and _deeper(name, source):
+            filled[name] = torch.zeros_like(drawn) if ".back." in name else drawn
         elif given is None and drawn is not None and "_reverse" in name:
             filled[name] = drawn
         elif given is not None and drawn is not None and name.endswith("back.weight"):
@@ -32,3 +34,9 @@ def fill(network: BandSplit, source: BandSplit) -> None:
         network.load_state_dict(filled)
     except RuntimeError:
         raise ConfigError("the weights to start with do not fit this network") from None
+
+
+def _deeper(name: str, source: BandSplit) -> bool:
+    """Whether a parameter is of a layer behind the last one of `source`."""
+    part, _, rest = name.partition(".")
+    return part.startswith("along_") and int(rest.partition(".")[0]) >= source.params.layers
