@@ -148,6 +148,9 @@ def export(
     add: Annotated[
         bool, typer.Option("--add", help="Add the entry to $PODTOOL_HOME/models.toml.")
     ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Weights in half precision: half of the size.")
+    ] = False,
     force: shared.Force = False,
 ) -> None:
     """The best weights so far: safetensors, ONNX, model card, learning curve.
@@ -159,7 +162,7 @@ def export(
     from podtool.training.export import add_entry
     from podtool.training.export import export as write_export
 
-    done = write_export(folder, output, id, licence, force)
+    done = write_export(folder, output, id, licence, force, half)
     shared.note(f"exported: {', '.join(map(str, done.files))}")
     if add:
         if not done.entry:

@@ -94,6 +94,25 @@ def test_one_file_of_an_export(trained: Path, run: Run, tmp_path: Path) -> None:
     assert add.exit_code == 2 and "--add" in add.stderr
 
 
+def test_an_export_in_half_precision_is_half_as_large_and_separates_the_same(
+    trained: Path, run: Run, tmp_path: Path
+) -> None:
+    import torch
+
+    from podtool.engines.separation_podtool_model import load, separate
+
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    run("train", "export", trained, "-o", whole)
+    done = run("train", "export", trained, "-o", half, "--half")
+    assert done.exit_code == 0, done.stderr
+    assert tomllib.loads(done.stdout)["tiny"]["files"][0]["bytes"] == half.stat().st_size
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    mixture, counts = torch.randn(1, 8000, generator=torch.manual_seed(1)), torch.tensor([2])
+    with torch.inference_mode():
+        a, b = (separate(load(path), mixture, counts) for path in (whole, half))
+    assert 0 < (a - b).square().sum() < 1e-4 * a.square().sum()
+
+
 def test_exports_of_what_is_no_training(run: Run, tmp_path: Path, trained: Path) -> None:
     nothing = run("train", "export", tmp_path, "-o", tmp_path / "out")
     assert nothing.exit_code == 3 and "no validated training" in nothing.stderr

@@ -32,7 +32,7 @@ from podtool import __version__
 from podtool.audio import sha256_of
 from podtool.errors import ConfigError, EngineFailure, ModelError
 from podtool.progress import OnProgress, Progress, ignore
-from podtool.training import curve, files
+from podtool.training import curve, files, weights
 from podtool.training.recipe import CourseParams
 
 log = logging.getLogger(__name__)
@@ -206,7 +206,8 @@ class Course(ABC):
         self.scaler.update()
         decay = min(params.ema, (1 + self.at.step) / (10 + self.at.step))
         with torch.no_grad():
-            means, now = list(self.average.parameters()), list(self.network.parameters())
+            means: list[Tensor] = [*self.average.parameters()]
+            now: list[Tensor] = [*self.network.parameters()]
             torch._foreach_lerp_(means, now, 1 - decay)
         return total
 
@@ -255,7 +256,7 @@ class Course(ABC):
         facts = {"recipe": self.recipe.name, "step": str(self.at.step)}
         with tempfile.TemporaryDirectory() as scratch:  # safetensors keeps its files to the owner
             self._save(Path(scratch) / name, facts)
-            self._write(name, _ordered((Path(scratch) / name).read_bytes()))
+            self._write(name, weights.ordered((Path(scratch) / name).read_bytes()))
 
     # ------------------------------------------------------------------ files
 
@@ -332,16 +333,6 @@ class Course(ABC):
         if state["recipe"] != self.recipe.digest:
             self.at.best, self.at.best_step = math.inf, self.at.step
         log.info("going on from step %d", self.at.step)
-
-
-def _ordered(weights: bytes) -> bytes:
-    """The same safetensors with its metadata in order: equal trainings give equal files."""
-    size = int.from_bytes(weights[:8], "little")
-    header = json.loads(weights[8 : 8 + size])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + weights[8 + size :]
 
 
 _ANOTHER = "Give another -o, or restore the file."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from podtool.audio import sha256_of
 from podtool.errors import InputError, ModelError, OutputError
 from podtool.store.table import ModelTable
 from podtool.training import files
+from podtool.training.weights import halved
 
 BEST, ABOUT, CURVE = "best.safetensors", "training.json", "curve.csv"  # as the trainer names them
 _SEPARATOR = ("podtool train separator", "podtool.engines.separation_podtool", "separator.onnx")
@@ -38,12 +40,14 @@ def export(
     name: str | None = None,
     licence: str = "not stated",
     force: bool = False,
+    half: bool = False,
 ) -> Exported:
     """Write NAME.safetensors, NAME.onnx, NAME.md and NAME.png into the folder `target`.
 
-    A `target` that ends in one of these suffixes is that one file. `name` is the model's id,
-    by default the recipe's name. Raises InputError where `folder` holds no validated training,
-    OutputError, ModelError.
+    A `target` that ends in one of these suffixes is that one file. `name` is the model's id, by
+    default the recipe's name. `half` writes the weights in half precision, and their ONNX form
+    from those. Raises InputError where `folder` holds no validated training, OutputError,
+    ModelError.
     """
     facts = _facts(folder)
     name = name or str(facts["recipe"]["name"])
@@ -54,16 +58,18 @@ def export(
         places = {suffix: target / f"{name}{suffix}" for suffix in sorted(made)}
     if taken := [path for path in places.values() if path.exists() and not force]:
         raise OutputError(f"{taken[0]} exists", "Give --force to overwrite it.")
-    weights = folder / BEST
+    weights = (folder / BEST).read_bytes()
+    if half:
+        weights = halved(weights)
     entry = ""
     for suffix, path in places.items():
         if suffix == ".safetensors":
-            files.write(path, weights.read_bytes())
+            files.write(path, weights)
             entry = table_entry(name, licence, facts, path)
         elif suffix == ".onnx":
             files.write(path, _onnx(weights, facts["recipe"]["task"]))
         elif suffix == ".md":
-            files.write(path, _card(folder, name, licence, facts).encode())
+            files.write(path, _card(folder, weights, name, licence, facts).encode())
         elif (picture := (folder / CURVE).with_suffix(suffix)).is_file():
             files.write(path, picture.read_bytes())
     return Exported(tuple(p for p in places.values() if p.is_file()), entry)
@@ -124,12 +130,12 @@ def _facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _card(folder: Path, name: str, licence: str, facts: dict[str, Any]) -> str:
+def _card(folder: Path, content: bytes, name: str, licence: str, facts: dict[str, Any]) -> str:
     from podtool.training.card import Weights, read_curve, write_card
 
-    path = folder / BEST
-    parameters, step = _shape(path)
-    weights = Weights(f"{name}.safetensors", sha256_of(path), path.stat().st_size, parameters, step)
+    parameters, step = _shape(folder / BEST)
+    sha256 = hashlib.sha256(content).hexdigest()
+    weights = Weights(f"{name}.safetensors", sha256, len(content), parameters, step)
     try:
         rows = read_curve(folder / CURVE)
     except (OSError, ValueError) as error:
@@ -152,12 +158,13 @@ def _shape(path: Path) -> tuple[int, int]:
     return sum(sizes), step
 
 
-def _onnx(weights: Path, task: str) -> bytes:
+def _onnx(weights: bytes, task: str) -> bytes:
     import contextlib
     from importlib import import_module
 
     _, engine, converted = _TASKS[task][1]
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-        target = Path(scratch) / converted
-        import_module(engine).convert(weights, target)
+        source, target = Path(scratch) / BEST, Path(scratch) / converted
+        source.write_bytes(weights)
+        import_module(engine).convert(source, target)
         return target.read_bytes()
