@@ -130,7 +130,7 @@ class BandSplit(nn.Module):
         wide = torch.tanh(self.widen(self.norm(heard)))
         masks = self.decode(wide).reshape(batch, frames, bands, p.talkers, 2, -1)
         masks = masks.permute(0, 1, 3, 4, 2, 5).reshape(batch, frames, p.talkers, 2, -1)
-        placed = masks.index_select(-1, self.back)  # its gradient is quick on a GPU
+        placed: Tensor = masks.index_select(-1, self.back)  # its gradient is quick on a GPU
         return placed.transpose(-1, -2)
 
     def _features(self, spectrum: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
