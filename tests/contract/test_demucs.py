@@ -43,12 +43,12 @@ def save(folder: Path, package: dict[str, Any], signature: str = "abcd1234") -> 
     return path
 
 
-def tiny() -> dict[str, Any]:
+def tiny(seed: int = 0) -> dict[str, Any]:
     """An HTDemucs of 20 thousand parameters in the form in which demucs publishes its models."""
     import torch
     from demucs.htdemucs import HTDemucs
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     options = {
         "channels": 8, "dconv_comp": 2, "dconv_depth": 1, "bottom_channels": 8,
         "t_layers": 1, "t_heads": 2, "t_hidden_scale": 1.0, "segment": Fraction(1, 1),
@@ -122,6 +122,58 @@ def test_a_single_checkpoint_without_a_bag_loads_too(tmp_path: Path) -> None:
 
     save(tmp_path, tiny())
     assert load_repository(tmp_path).samplerate == 44100
+
+
+SPECIALISTS = "[[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]]"
+SHARED = "[[1., 1., 1., 1.], [1., 1., 1., 0.], [0., 0., 0., 3.], [1., 0., 0., 0.]]"
+
+
+@pytest.mark.parametrize(("weights", "kept"), [(SPECIALISTS, 1), (SHARED, 2)])
+def test_of_a_bag_the_models_that_hear_voices_are_asked(
+    tmp_path: Path, weights: str, kept: int
+) -> None:
+    import torch
+    from demucs.apply import apply_model
+    from demucs.pretrained import get_model
+
+    from podtool.engines.separation_demucs import DemucsFt
+
+    names = [f"abcd123{n}" for n in range(4)]
+    for seed, name in enumerate(names):
+        save(tmp_path, tiny(seed), name)
+    (tmp_path / "htdemucs_ft.yaml").write_text(f"models: {names}\nweights: {weights}\n")
+    engine = DemucsFt.load(EngineContext(store=Folder(tmp_path)))
+    assert len(engine._model.models) == kept
+    audio = noise(0.9, 2, 44100)
+    whole = get_model("htdemucs_ft", repo=tmp_path)
+    assert len(whole.models) == 4
+    mixture = torch.from_numpy(audio.samples)
+    mean, scale = mixture.mean(), mixture.mean(0).std() + 1e-8
+    with torch.no_grad():
+        theirs = apply_model(whole, ((mixture - mean) / scale)[None], shifts=0)[0, 3] * scale + mean
+    assert np.allclose(engine.separate(audio)["speech"].samples, theirs.numpy(), atol=1e-5)
+
+
+def test_the_fine_tuned_network_alone_is_what_the_store_has(tmp_path: Path) -> None:
+    from podtool import engines
+    from podtool.engines.separation_demucs import DemucsFt
+    from podtool.store import ModelStore
+
+    save(tmp_path, tiny(3))
+    engine = DemucsFt.load(EngineContext(store=Folder(tmp_path)))
+    audio = noise(0.5, 2, 44100)
+    assert engine.separate(audio)["speech"].samples.any()
+    status = engines.availability("separation", "demucs-ft", EngineContext(ModelStore(tmp_path)))
+    assert not status.available and status.hint == "podtool models pull htdemucs-ft"
+
+
+def test_a_bag_that_gives_voices_no_weight_is_refused(tmp_path: Path) -> None:
+    from podtool.engines.separation_demucs import load_repository
+
+    save(tmp_path, tiny())
+    (tmp_path / "bag.yaml").write_text("models: ['abcd1234']\nweights: [[1., 1., 1., 0.]]\n")
+    with pytest.raises(ModelError, match="has a weight in"):
+        load_repository(tmp_path)
 
 
 class Evil:

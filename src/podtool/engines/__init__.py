@@ -48,6 +48,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "separation": {
         "demucs": "podtool.engines.separation_demucs:Demucs",
+        "demucs-ft": "podtool.engines.separation_demucs:DemucsFt",
         "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
         "spectral": "podtool.engines.separation_spectral:Spectral",
     },

@@ -7,6 +7,7 @@ loaded with weights_only and demucs' own classes alone, after its checksum was c
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -50,7 +51,7 @@ class Demucs:
 
         if context.threads:
             torch.set_num_threads(context.threads)
-        model = load_repository(context.model("htdemucs"))
+        model = load_repository(context.model(cls.info.models[0]))
         found = (int(model.samplerate), int(model.audio_channels))
         if found != (cls.info.sample_rate, cls.info.channels):
             raise ModelError(f"the demucs model is for {found[0]} Hz and {found[1]} channels")
@@ -77,8 +78,17 @@ class Demucs:
         return {"speech": Audio(np.ascontiguousarray(samples), audio.sample_rate)}
 
 
+class DemucsFt(Demucs):
+    """htdemucs_ft: a network fine-tuned for each source, of which the one for vocals is asked."""
+
+    info: ClassVar[EngineInfo] = replace(
+        Demucs.info, name="demucs-ft", tier="best", models=("htdemucs-ft",)
+    )
+
+
 def load_repository(folder: Path) -> Any:
-    """The one model (or bag of models) of a demucs repository: what `demucs --repo` would load.
+    """The one model (or bag of models) of a demucs repository: what `demucs --repo` would load,
+    without those models of a bag that have no say in the speech.
 
     Raises ModelError for a folder without a model, a wrong checksum, or a pickle that names
     anything but demucs' own classes.
@@ -105,11 +115,27 @@ def load_repository(folder: Path) -> Any:
             raise ModelError(f"{folder} holds {len(names) or 'no'} demucs models; one is expected")
         model = AnyModelRepo(models, bags).get_model(names[0])
     except ModelLoadingError as error:
-        raise ModelError(f"demucs model: {error}", "podtool models verify htdemucs") from None
+        raise ModelError(f"demucs model: {error}", "podtool models verify") from None
     if _SPEECH not in model.sources:
         raise ModelError(f"the demucs model has no source {_SPEECH!r}")
+    model = _of_speech(model)
     model.eval()
     return model
+
+
+def _of_speech(model: Any) -> Any:
+    """A bag without the models that have no weight in the speech: of htdemucs_ft one stays."""
+    from demucs.apply import BagOfModels
+
+    if not isinstance(model, BagOfModels):
+        return model
+    at = list(model.sources).index(_SPEECH)
+    weights = [weight[at] for weight in model.weights]
+    kept: list[Any] = [part for part, w in zip(model.models, weights, strict=True) if w]
+    if not kept:
+        raise ModelError(f"no model of the bag has a weight in {_SPEECH!r}")
+    # One weight for all sources: those that nobody weighs would be divided by zero.
+    return BagOfModels(kept, [[w] * len(model.sources) for w in weights if w])
 
 
 def read_package(path: Path) -> dict[str, Any]:
