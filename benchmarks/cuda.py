@@ -295,7 +295,8 @@ def whisper(place: Place, decoder_layers: int, beams: int) -> Ready:
         }  # fmt: skip
         windows, tokens = 2, 5
     with place.building(torch.float16):
-        network = network_of(config(**sizes, num_mel_bins=128, vocab_size=51866)).eval()
+        made = config(**sizes, num_mel_bins=128, vocab_size=51866)
+        network = network_of(made).to(place.device).eval()
         mel = torch.randn(windows, 128, 3000) * 0.5
 
     def run(count: int = tokens) -> None:
@@ -338,7 +339,7 @@ def ctc(place: Place, **sizes: Any) -> Ready:
     letters = {c: n for n, c in enumerate(["<pad>", "<s>", "</s>", "<unk>", "|", *LETTERS])}
     with place.building():
         made = config(**sizes, vocab_size=len(letters), pad_token_id=0)
-        network = network_of(made).eval()
+        network = network_of(made).to(place.device).eval()
     engine = CtcAligner(network, letters, 0, True, "en")
     seconds = place.length(engine.info.window_s or 60.0)
     audio, words = noise(seconds), ["episode"] * round(2.5 * seconds)
@@ -440,7 +441,7 @@ def qwen3_aligner(place: Place) -> Ready:
             eos_token_id=ids["<|endoftext|>"],
             num_labels=5000,
         )  # fmt: skip
-        network = network_of(made).eval()
+        network = network_of(made).to(place.device).eval()
     processor = processor_of(extractor_of(feature_size=128), tokenizer, chat_template=QWEN_TEMPLATE)
     engine = Qwen3Aligner(network, processor)
     seconds = place.length(engine.info.window_s or 180.0)
@@ -473,7 +474,7 @@ def nemotron(place: Place) -> Ready:
             "head_config": {"hidden_size": 8, "audio_hidden_size": 16},
         }
     with place.building():
-        network = network_of(config(**sizes)).eval()
+        network = network_of(config(**sizes)).to(place.device).eval()
     extractor = FEATURE_EXTRACTOR_MAPPING[config]
     engine = Nemotron(network, processor_of(extractor(feature_size=128)))
     seconds = place.length(600.0)
@@ -503,7 +504,7 @@ def knn_vc(place: Place) -> Ready:
         made = config(
             **sizes, feat_extract_norm="layer", do_stable_layer_norm=True, num_buckets=320
         )
-        encoder = network_of(made).eval()
+        encoder = network_of(made).to(place.device).eval()
         vocoder = hifi_gan_weights(made.hidden_size, channels)
         sounds = torch.randn(round(place.length(300.0) * 50), made.hidden_size)
     engine = Knn(encoder, vocoder, place.device, "")
@@ -591,7 +592,7 @@ def csm(place: Place) -> Ready:
     config_of, network_of = transformers("CsmConfig", "CsmForConditionalGeneration")
     config = csm_config(config_of, place.tiny)
     with place.building(torch.bfloat16):
-        network = network_of(config).eval()
+        network = network_of(config).to(place.device).eval()
     for name, codebook in network.codec_model.named_buffers():
         if name.endswith("embed_sum"):  # untrained ones are empty
             codebook.normal_()
