@@ -32,6 +32,7 @@ from podtool.engines import availability, choose, engine_class, load
 from podtool.engines.local_models import content_of_model
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.errors import (
+    ConfigError,
     EngineFailure,
     EngineUnavailableError,
     InputError,
@@ -171,8 +172,11 @@ def separate_key(
     speech_spans: Sequence[Span] | None = None,
 ) -> Components:
     """What the stems depend on."""
+    context = _with_separator(context, params)
     infos = {"separation": engine_info("separation", params.engine, context)}
     inputs = {"recording": recording.sha256, "name": recording.id}
+    if params.model:
+        inputs["model"] = content_of_model(context, params.model)
     if speech_spans is not None:
         spans = [[round(a, 6), round(b, 6)] for a, b in speech_spans]
         inputs["speech"] = key_of({"spans": spans})
@@ -198,7 +202,7 @@ def separate_file(
     timings = timings if timings is not None else Timings()
     key = separate_key(recording, context, params, speech_spans)
     with timings.part("load"):
-        engine = load("separation", params.engine, context)
+        engine = load("separation", params.engine, _with_separator(context, params))
     summary = StemSummary()
     paths = {name: out_dir / f"{name}.wav" for name in STEMS}
     with timings.part("separation"), ExitStack() as stack:
@@ -229,6 +233,18 @@ def separate_file(
         Metric("stems_sum_error", summary.sum_error, "samples"),
     ]
     return [provenance.provenance(key, context.incidents), *stems, *told]
+
+
+def _with_separator(context: EngineContext, params: SeparateParams) -> EngineContext:
+    """The context with the model that is wanted. Raises ConfigError where the engine takes none."""
+    if not params.model:
+        return context
+    if params.engine == "auto":
+        raise ConfigError("separate.model is of one engine", "Name it: separate.engine")
+    if "model" not in engine_class("separation", params.engine).info.options:
+        raise ConfigError(f"the separation engine {params.engine} takes no model")
+    options = {**(context.options or {}), "model": params.model}
+    return dataclasses.replace(context, options=options)
 
 
 # ---------------------------------------------------------------- talkers

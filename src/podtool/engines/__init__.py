@@ -49,6 +49,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "separation": {
         "demucs": "podtool.engines.separation_demucs:Demucs",
         "demucs-ft": "podtool.engines.separation_demucs:DemucsFt",
+        "roformer": "podtool.engines.separation_roformer:Roformer",
         "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
         "spectral": "podtool.engines.separation_spectral:Spectral",
     },

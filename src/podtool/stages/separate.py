@@ -39,6 +39,10 @@ class SeparateParams:
     """Settings of the stage."""
 
     engine: str = field(default="auto", metadata={"help": "Separation engine."})
+    model: str | None = field(
+        default=None,
+        metadata={"help": "Its weights: an id of `podtool models`, a folder, or a hub repository."},
+    )
     overlap_s: float = field(
         default=2.0, metadata={"help": "Crossfade between the windows an engine sees."}
     )
