@@ -78,11 +78,13 @@ BUILTIN: dict[str, dict[str, str]] = {
         "podtool": "podtool.engines.voice_podtool:PodtoolVoice",
         "world": "podtool.engines.voice_world:World",
         "knn-vc": "podtool.engines.voice_knn:Knn",
+        "chatterbox": "podtool.engines.voice_chatterbox:ChatterboxVc",
     },
     "speaking": {
         "espeak": "podtool.engines.voice_espeak:ESpeak",
         "pocket-tts": "podtool.engines.voice_pocket:PocketTts",
         "csm": "podtool.engines.voice_csm:Csm",
+        "chatterbox": "podtool.engines.voice_chatterbox:Chatterbox",
     },
 }
 
