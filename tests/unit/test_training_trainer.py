@@ -145,7 +145,8 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     rates = [learning_rate(step, params) for step in range(1, 101)]
     assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert set(rates[10:81]) == {1.0}
-    assert rates[81:] == pytest.approx(np.arange(19, 0, -1) / 20)
+    left = np.arange(19, 0, -1) / 20
+    assert rates[81:] == pytest.approx((1 - np.cos(np.pi * left)) / 2)
     assert learning_rate(5, TrainingParams(steps=5, warmup=0, decay_share=0.0, lr=1.0)) == 1.0
 
 

@@ -360,7 +360,8 @@ def keep_memory() -> None:
 
 
 def learning_rate(step: int, params: CourseParams) -> float:
-    """Warm-up, a plateau, and a fall to zero over the last share of the steps."""
+    """Warm-up, a plateau, and half a cosine down to zero over the last share of the steps."""
     rise = min(1.0, step / max(1, params.warmup))
     fall = max(1.0, params.steps * params.decay_share)
-    return params.lr * rise * min(1.0, max(0.0, (params.steps - step + 1) / fall))
+    left = min(1.0, max(0.0, (params.steps - step + 1) / fall))
+    return params.lr * rise * 0.5 * (1 - math.cos(math.pi * left))
