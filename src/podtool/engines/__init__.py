@@ -85,6 +85,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "pocket-tts": "podtool.engines.voice_pocket:PocketTts",
         "csm": "podtool.engines.voice_csm:Csm",
         "chatterbox": "podtool.engines.voice_chatterbox:Chatterbox",
+        "qwen3-tts": "podtool.engines.voice_qwen3:Qwen3Tts",
     },
 }
 
