@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -369,6 +370,48 @@ def test_a_flush_ends_what_is_being_said_and_people_are_known_after_it() -> None
     assert [u.id for u in said] == ["u0001", "u0002", "u0003"]
     assert said[1].start == pytest.approx(2.95 + 0.3, abs=0.25)
     assert pipeline.at_s == pytest.approx(8.95)
+
+
+class SlowReader(Reader):
+    """The last word takes six pieces of 60 ms; counts how often one is begun."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def read(self, samples: Floats) -> Work[list[Word]]:
+        self.begun += 1
+        for _ in range(6):
+            yield 60.0
+        return finished(super().read(samples))
+
+    def guess(self, samples: Floats, memory: Any) -> Work[tuple[list[str], Any]]:
+        words = yield from super().read(samples)
+        return [w.text for w in words], memory
+
+
+def finals_at(audio: Floats, reader: Reader) -> list[tuple[float, Utterance]]:
+    """When each utterance came, on the clock of the audio."""
+    pipeline = Pipeline(replace(engines(), reader=reader))
+    found = []
+    for at in range(0, len(audio), RATE // 10):
+        rows = pipeline.push(audio[at : at + RATE // 10])
+        found += [(pipeline.at_s, row) for row in of_kind(rows, Utterance)]
+    return found
+
+
+def test_a_last_word_that_takes_long_is_read_while_the_pause_lasts() -> None:
+    reader = SlowReader()
+    (when, said), *more = finals_at(scene((0, 1.0, 4.0), seconds=7.0), reader)
+    assert not more and said.text.count("a") >= 9
+    assert when - said.end < 1.0  # .5 s of pause, and no .6 s of reading after it
+    assert reader.begun <= 2
+
+
+def test_what_is_said_after_a_short_pause_is_in_the_last_word() -> None:
+    audio = scene((0, 1.0, 3.0), (0, 3.4, 5.0), seconds=8.0)
+    found = finals_at(audio, SlowReader())
+    assert len(found) == 1 and found[0][1].end == pytest.approx(5.0, abs=0.25)
+    assert found[0][1].text.count("a") >= 10
 
 
 def test_load_leaves_out_partials_then_separation() -> None:

@@ -42,12 +42,14 @@ _FADE = RATE // 100
 _YOUNG = 2 * RATE  # samples of speech after which a chain is what it is
 _HEARD = 0.35  # probability of speech that makes looking worth while
 _WORK_MS = 40.0  # of dearer work in a tick, of which the last piece may be longer
-_HURRY_MS = 80.0  # the same, where a last word is late
-_LATE = round(1.2 * RATE)
+_SOON_MS = 55.0  # the same, where a last word is waited for while somebody talks
+_HURRY_MS = 80.0  # the same, where it is late, or nobody talks
+_LATE = round(1.0 * RATE)
 _EMBEDDING_MS = 18.0
 _BESIDE = 120  # frames around an utterance that tell which voice is whose
 _BRIEF = round(0.4 * RATE)  # what is briefer is read only if it is clear
 _BRIEF_SURE = 0.6
+_SEEMS_OVER_S = 0.25  # silence after which the last word is read in advance
 _LITTLE_MS = 1.0  # of what costs nothing that is worth telling
 
 
@@ -238,6 +240,7 @@ class Pipeline:
         self._ticks += 1
         if self._ticks % TICKS == 0:
             return self._hop()
+        self._end_early()
         return self._work()
 
     def _hear(self, block: Samples) -> None:
@@ -331,6 +334,15 @@ class Pipeline:
             return self._raw.read(start, start + _FADE)
         return None if self._parting is None else self._parting.after(chain, start, _FADE)
 
+    def _end_early(self) -> None:
+        """End what was said last where a pause is long enough, before the hop that tells it."""
+        if self._now or self._quiet < self._voice_params.pause_s:
+            return
+        for voice in self._voices.values():
+            if voice.saying is not None and voice.saying.stop > voice.saying.last:
+                voice.end()
+        self._collect()
+
     def _collect(self) -> None:
         over = self.scene.decided - round(3 / FRAME_S)
         for chain, voice in list(self._voices.items()):
@@ -346,8 +358,7 @@ class Pipeline:
         rows: list[Row] = []
         for saying in self._finals:
             self._review(saying)
-        late = self._finals and self._raw.end - self._finals[0].last > _LATE
-        left = _HURRY_MS if late else _WORK_MS
+        left = self._time()
         while left > 0:
             cost, found = self._piece(left)
             rows += found
@@ -356,6 +367,14 @@ class Pipeline:
             left -= cost
         return rows + self._last_words()
 
+    def _time(self) -> float:
+        """Milliseconds of work that this tick holds."""
+        unread = next((s for s in self._finals if s.read is None), None)
+        if unread is None:
+            return _WORK_MS
+        late = self._raw.end - unread.last > _LATE
+        return _HURRY_MS if late or not self._now else _SOON_MS
+
     def _piece(self, left: float) -> tuple[float, list[Row]]:
         """One thing, of as much as is left; what it cost, nothing if there is none."""
         if self.scene.waiting:  # it is little work, and everybody's name hangs on it
@@ -363,11 +382,11 @@ class Pipeline:
         saying = next((s for s in self._finals if s.read is None), None)
         if saying is not None:
             return self._read(saying, left), []
-        saying = self._most_to_guess()
-        if saying is not None:
-            return self._guess(saying, left)
         saying = self._paused()
-        return (0.0 if saying is None else self._read(saying, left)), []
+        if saying is not None:
+            return self._read_ahead(saying, left)
+        saying = self._most_to_guess()
+        return (0.0, []) if saying is None else self._guess(saying, left)
 
     def _embed(self) -> float:
         with self.clock.part("embedding"):
@@ -388,16 +407,20 @@ class Pipeline:
     def _guess(self, saying: Saying, left: float) -> tuple[float, list[Row]]:
         if saying.guess is None:
             work = self._engines.reader.guess(saying.samples, saying.memory)
-            saying.guess = Hearing(saying.last, work)
+            saying.guess = Hearing(saying.last, saying.stop, work)
         cost, found = self._go_on(saying.guess, left)
         if found is None:
             return cost, []
         words, saying.memory = found
         last, saying.guess = saying.guess.last, None
+        return cost, self._guessed(saying, words, last)
+
+    def _guessed(self, saying: Saying, words: list[str], last: int) -> list[Row]:
+        """What is being said, up to sample `last`."""
         saying.guessed = last
         saying.stable = agreed(saying.words, words)
         if words == saying.words or not words:
-            return cost, []
+            return []
         saying.words = words
         row = Partial(
             self._id(saying),
@@ -408,7 +431,7 @@ class Pipeline:
             self._label(saying),
             saying.stable,
         )
-        return cost, [*self._labels.told(), row]
+        return [*self._labels.told(), row]
 
     def _go_on(self, hearing: Hearing, left: float) -> tuple[float, Any]:
         """Pieces of recognition for as long as there is time: their cost, and the result if any."""
@@ -421,16 +444,44 @@ class Pipeline:
                     return max(cost, _LITTLE_MS), stop.value
         return cost, None
 
+    def _read_ahead(self, saying: Saying, left: float) -> tuple[float, list[Row]]:
+        """Go on with what would be the last word; until that is sure, it is the best guess."""
+        cost, words = self._go_on_reading(saying, left)
+        if not words or not self.params.partials:
+            return cost, []
+        saying.guess = None
+        return cost, self._guessed(saying, [w.text for w in words], saying.last)
+
     def _paused(self) -> Saying | None:
         """Somebody who may have finished, and whose last word can be read before that is sure."""
+        if self.shed >= Shed.PARTIALS:
+            return None
         margin = round(self._voice_params.margin_s * RATE)
         for voice in self._voices.values():
             now = voice.saying
-            if now is None or now.apart or now.read is not None:
+            if now is None or now.apart:
                 continue  # to take voices apart in vain would be dear
-            if now.stop >= now.last + margin:
+            if now.stop > now.last and self._raw.end >= now.last + margin:
+                self._begin_reading(now, now.last + margin)
+            elif not self._overheard(now):
+                continue
+            if now.reading is not None and now.reading.words is None:
                 return now
         return None
+
+    def _overheard(self, saying: Saying) -> bool:
+        """Whether who talks alone is silent by now, as is heard before it is known who talked.
+
+        Then the last word is read from what was heard, ahead of what was handed out.
+        """
+        if self._now != (saying.chain,) or self._quiet < _SEEMS_OVER_S:
+            return False
+        last = self._raw.end - round(self._quiet * RATE)
+        begun = saying.reading
+        if begun is None or abs(begun.last - last) > 2 * CHUNK:
+            until = last + round(self._voice_params.margin_s * RATE)
+            saying.reading = Hearing(last, until, self._reading(saying, until))
+        return True
 
     def _review(self, saying: Saying, wait: bool = True) -> None:
         """Give the end of it to somebody else, who turns out to have begun earlier.
@@ -460,27 +511,38 @@ class Pipeline:
                 return
 
     def _read(self, saying: Saying, left: float) -> float:
-        """Go on with the last word, as it is if nothing more is said."""
-        if saying.reading is None or saying.reading.last != saying.last:
-            saying.reading = Hearing(saying.last, self._reading(saying))
+        """Go on with the last word of what is over."""
+        self._begin_reading(saying, saying.stop)
+        return self._go_on_reading(saying, left)[0]
+
+    def _begin_reading(self, saying: Saying, until: int) -> None:
+        """Begin with the last word as if nothing more were said, unless that is begun."""
+        if saying.reading is None or not saying.reading.holds(saying.last):
+            saying.reading = Hearing(saying.last, until, self._reading(saying, until))
+
+    def _go_on_reading(self, saying: Saying, left: float) -> tuple[float, list[Word] | None]:
+        """What it cost, and the words if that was all of it."""
+        assert saying.reading is not None
         cost, words = self._go_on(saying.reading, left)
         if words is not None:
             saying.reading.words = words
-        return cost
+        return cost, words
 
-    def _reading(self, saying: Saying) -> Work[list[Word]]:
-        """The last word on what is said by now, taken apart anew where others talk meanwhile."""
-        stop = min(saying.stop, saying.last + round(self._voice_params.margin_s * RATE))
+    def _reading(self, saying: Saying, until: int) -> Work[list[Word]]:
+        """The last word on what is said by sample `until`, where others talk meanwhile apart."""
         if saying.apart and self._parting is not None and self.shed < Shed.SEPARATION:
             first, last = _frames(saying)
             talk = [
                 (r.start * FRAME_STEP + HALF_FRAME, r.stop * FRAME_STEP + HALF_FRAME, r.chains)
                 for r in self.scene.review(max(0, first - _BESIDE), last + _BESIDE)
             ]
-            own = yield from self._parting.again(talk, saying.chain, saying.start, stop)
+            own = yield from self._parting.again(talk, saying.chain, saying.start, until)
             if len(own):
                 saying.samples = np.concatenate([own, saying.samples[len(own) :]])
-        return (yield from self._engines.reader.read(saying.samples[: stop - saying.start]))
+        samples = saying.samples[: until - saying.start]
+        if saying.stop < until:
+            samples = np.concatenate([samples, self._raw.read(saying.stop, until)])
+        return (yield from self._engines.reader.read(samples))
 
     def _last_words(self) -> list[Row]:
         """Rows of the utterances that are over, read, and somebody's."""

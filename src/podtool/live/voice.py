@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Samples = NDArray[np.float32]
 RATE = 16000
 _FADE = RATE // 100
+_NEAR = round(0.3 * RATE)  # by which the end of speech may be taken too late
+_COVERED = RATE // 20  # after the end of speech, that has to have been heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +39,14 @@ class VoiceParams:
 class Hearing:
     """Recognition on its way: of a guess, or of the last word."""
 
-    last: int  # as the utterance's, when it began
+    last: int  # sample at which speech ended, as known when it began
+    until: int  # sample at which what it hears ends
     work: Work[Any]
     words: list[Word] | None = None  # once all is read
+
+    def holds(self, last: int) -> bool:
+        """Whether it is of an utterance that turns out to end at sample `last`."""
+        return self.last - _NEAR <= last <= max(self.last, self.until - _COVERED)
 
 
 @dataclass(slots=True)
@@ -66,7 +73,7 @@ class Saying:
     @property
     def read(self) -> list[Word] | None:
         """The last word, once it is read to the end of what was said."""
-        if self.reading is None or self.reading.last != self.last:
+        if self.reading is None or not self.reading.holds(self.last):
             return None
         return self.reading.words
 
@@ -86,6 +93,7 @@ class Saying:
         self.speech -= self.last - last
         self.last = last
         self.samples = self.samples[: stop - self.start]
+        self.reading = None
 
     @property
     def fresh(self) -> int:
