@@ -86,6 +86,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "csm": "podtool.engines.voice_csm:Csm",
         "chatterbox": "podtool.engines.voice_chatterbox:Chatterbox",
         "qwen3-tts": "podtool.engines.voice_qwen3:Qwen3Tts",
+        "voxcpm2": "podtool.engines.voice_voxcpm:VoxCpm2",
     },
 }
 
