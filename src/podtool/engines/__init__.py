@@ -50,6 +50,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "demucs": "podtool.engines.separation_demucs:Demucs",
         "demucs-ft": "podtool.engines.separation_demucs:DemucsFt",
         "roformer": "podtool.engines.separation_roformer:Roformer",
+        "bandit": "podtool.engines.separation_bandit:Bandit",
         "podtool": "podtool.engines.separation_podtool:PodtoolSeparation",
         "spectral": "podtool.engines.separation_spectral:Spectral",
     },
