@@ -108,22 +108,21 @@ def others(scratch: Path) -> None:
 
 
 def same_people(folder: Path, turns: Sequence[Turn]) -> dict[str, str]:
-    """Speaker of the show -> the label of the diarization that shares most time with them."""
+    """Speaker of the show -> the label of the diarization that is theirs, no label twice: so that
+    the time that they share is most in all."""
+    from scipy.optimize import linear_sum_assignment
+
     rows = json.loads((folder / "truth.seglst.json").read_text())
-    found = {}
-    for who in sorted({r["speaker"] for r in rows}):
+    people = sorted({r["speaker"] for r in rows})
+    labels = sorted({t.speaker for t in turns})
+    shared = np.zeros((len(people), len(labels)))
+    for k, who in enumerate(people):
         true = union(Span(r["start_time"], r["end_time"]) for r in rows if r["speaker"] == who)
-        shared = {
-            label: sum(
-                s.end - s.start
-                for s in intersect(
-                    true, union(Span(t.start, t.end) for t in turns if t.speaker == label)
-                )
-            )
-            for label in {t.speaker for t in turns}
-        }
-        found[who] = max(sorted(shared), key=lambda label: shared[label])
-    return found
+        for j, label in enumerate(labels):
+            own = union(Span(t.start, t.end) for t in turns if t.speaker == label)
+            shared[k, j] = sum(s.end - s.start for s in intersect(true, own))
+    chosen = zip(*linear_sum_assignment(shared, maximize=True), strict=True)
+    return {people[k]: labels[j] for k, j in chosen}
 
 
 def mono(path: Path) -> Samples:
