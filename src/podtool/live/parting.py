@@ -154,6 +154,9 @@ class Parting:
             voice = outputs[seats(outputs, first, near, chains, {})[chain]]
             low, high = max(first, start), min(last, stop)
             apart[low - start : high - start] = voice[low - first : high - first]
+            for a, b, who in talk:
+                if who and chain not in who and a >= group[0][0] and b <= group[-1][1]:
+                    several[max(a - start, 0) : b - start] = 1
         return _smooth(alone) * mixture + _smooth(several) * apart
 
 

@@ -23,7 +23,7 @@ from podtool.engines.diarization_cluster import unit
 from podtool.engines.embedding_campplus import CamPlusPlus
 from podtool.engines.segmentation_pyannote import FRAME_STEP, PyannoteSegmentation
 from podtool.engines.vad_silero import CHUNK, SileroVad
-from podtool.live.parting import Careful, Parting, Stream
+from podtool.live.parting import Careful, Parting, Stream, Talk
 from podtool.live.readers import Reader, agreed
 from podtool.live.scene import HALF_FRAME, HOP_FRAMES, Region, Ring, RoomScene, Scene, SceneParams
 from podtool.live.status import Shed, Talker
@@ -47,6 +47,8 @@ _HURRY_MS = 80.0  # the same, where it is late, or nobody talks
 _LATE = round(1.0 * RATE)
 _EMBEDDING_MS = 18.0
 _BESIDE = 120  # frames around an utterance that tell which voice is whose
+_VOICE = 3 * RATE  # of a voice apart, that is embedded at once
+_LEAST_VOICE = round(0.8 * RATE)
 _BRIEF = round(0.4 * RATE)  # what is briefer is read only if it is clear
 _BRIEF_SURE = 0.6
 _SEEMS_OVER_S = 0.25  # silence after which the last word is read in advance
@@ -539,10 +541,27 @@ class Pipeline:
             own = yield from self._parting.again(talk, saying.chain, saying.start, until)
             if len(own):
                 saying.samples = np.concatenate([own, saying.samples[len(own) :]])
+                yield from self._voice_apart(saying, talk)
         samples = saying.samples[: until - saying.start]
         if saying.stop < until:
             samples = np.concatenate([samples, self._raw.read(saying.stop, until)])
         return (yield from self._engines.reader.read(samples))
+
+    def _voice_apart(self, saying: Saying, talk: Sequence[Talk]) -> Work[None]:
+        """Tell the scene how somebody sounds who talks while others do, apart from them."""
+        pieces: list[list[Talk]] = [[]]
+        for a, b, who in talk:
+            if saying.chain in who and b > saying.first and a < saying.last:
+                piece = max(a, saying.first), min(b, saying.last), who
+                if pieces[-1] and piece[1] - pieces[-1][0][0] > _VOICE:
+                    pieces.append([])
+                pieces[-1].append(piece)
+        for piece in pieces:
+            own = [saying.samples[a - saying.start : b - saying.start] for a, b, _ in piece]
+            if sum(map(len, own)) >= _LEAST_VOICE and any(len(who) > 1 for _, _, who in piece):
+                start, stop = _frame(piece[0][0]), _frame(piece[-1][1])
+                self.scene.hear_apart(saying.chain, start, stop, np.concatenate(own))
+                yield _EMBEDDING_MS
 
     def _last_words(self) -> list[Row]:
         """Rows of the utterances that are over, read, and somebody's."""
@@ -662,9 +681,13 @@ class Pipeline:
         return make() if make is not None and self.params.denoise else None
 
 
+def _frame(sample: int) -> int:
+    return (sample - HALF_FRAME) // FRAME_STEP
+
+
 def _frames(saying: Saying) -> tuple[int, int]:
-    start = (saying.first - HALF_FRAME) // FRAME_STEP
-    return start, max(start + 1, (saying.last - HALF_FRAME) // FRAME_STEP)
+    start = _frame(saying.first)
+    return start, max(start + 1, _frame(saying.last))
 
 
 def _sure(words: Sequence[Word]) -> float:

@@ -139,6 +139,9 @@ class Scene(Protocol):
     def embed(self) -> None:
         """Embed one stretch and tell the tracker: first of somebody who is not known."""
 
+    def hear_apart(self, chain: int, start: int, stop: int, samples: Floats) -> None:
+        """What a chain says in frames [start, stop) while others talk, apart from them."""
+
 
 class _Decider:
     """Votes into regions, up to wherever they are asked for."""
@@ -379,6 +382,13 @@ class RoomScene:
         if len(features):
             chosen.vector = self._embedding.embed_features(features)
             self.tracker.hear(chosen)
+
+    def hear_apart(self, chain: int, start: int, stop: int, samples: Floats) -> None:
+        features = self._embedding.features(samples)
+        if len(features):
+            vector = self._embedding.embed_features(features)
+            rivals = self._rivals(chain, start, stop)
+            self.tracker.hear(Unit(chain, start, stop, vector, False, rivals))
 
 
 def _first(runs: Runs, most: int) -> Runs:
