@@ -28,7 +28,7 @@ class Demucs:
         name="demucs",
         stage="separation",
         version="1",
-        licence="MIT",
+        licence="MIT; on the weights see docs/engines.md",
         tier="standard",
         sample_rate=44100,
         channels=2,
