@@ -19,7 +19,11 @@ dnsmos       DNSMOS P.835 overall, converted less source
 mcd          mel-cepstral distortion (24 coefficients, DTW) to the target's own reading of the same
              sentence, converted and unconverted
 f0           correlation of log F0 with the source's where both are voiced; median F0 against the
-             median of the target's unseen speech, as a share of it
+             median of the target's unseen speech, as a share of it. Beside them: the same by
+             Harvest, the engines' own tracker (`f0_correlation_harvest`); by both trackers, the
+             source and the source in noise 40 dB under it, which is how well a pitch that has not
+             changed can do (`f0_correlation_control`); and the target's enrolment against its
+             unseen speech (`f0_median_off_itself`), which no voice made of it can expect to beat
 rtf          seconds of computing per second of speech converted (analysis of the speaker apart), on
              one core
 size         of the weights that the engine has beside those of the recogniser
@@ -40,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pitch as judge
 from harness import ROOT, data_folder, say
 from numpy.typing import NDArray
 
@@ -173,10 +178,27 @@ def distortion(a: Audio, b: Audio) -> float:
     return float(total[-1, -1] / steps[-1, -1])
 
 
-def log_f0(audio: Audio) -> Vector:
+def log_f0(audio: Audio, tracker: str = "judge") -> Vector:
     """(n,) natural log of F0 every 5 ms, NaN where unvoiced."""
-    f0 = analyse(audio.samples[0], resynthesis=False).f0
+    samples = audio.samples[0]
+    f0 = judge.f0(samples) if tracker == "judge" else analyse(samples, resynthesis=False).f0
     return np.asarray(np.log(np.where(f0 > 0, f0, np.nan)))
+
+
+def correlation(a: Vector, b: Vector) -> float:
+    """Of two contours where both are voiced; they may differ by a frame in length."""
+    count = min(len(a), len(b))
+    a, b = a[:count], b[:count]
+    both = np.isfinite(a) & np.isfinite(b)
+    return float(np.corrcoef(a[both], b[both])[0, 1])
+
+
+def in_noise(audio: Audio, below_db: float = 40.0) -> Audio:
+    """With white noise so far under its mean level."""
+    x = audio.samples
+    rms = float(np.sqrt(np.square(x, dtype=np.float64).mean()))
+    noise = np.random.default_rng(0).normal(0.0, rms * 10 ** (-below_db / 20), x.shape)
+    return Audio((x + noise).astype(np.float32), audio.sample_rate)
 
 
 def joined(bench: Bench, paths: list[str]) -> tuple[Audio, list[Turn]]:
@@ -248,9 +270,12 @@ def scored(
         heard, meant = normalise(bench.text(after)), normalise(bench.text(before))
         add(found, "errors", word_distance(meant, heard))
         add(found, "words", len(meant.split()))
-        pitch, its_own = log_f0(after), log_f0(before)
-        both = np.isfinite(pitch) & np.isfinite(its_own)
-        add(found, "f0_correlation", np.corrcoef(pitch[both], its_own[both])[0, 1])
+        pitch, noisy = log_f0(after), in_noise(before)
+        for tracker, end in (("judge", ""), ("harvest", "_harvest")):
+            its_own = log_f0(before, tracker)
+            add(found, f"f0_correlation{end}", correlation(log_f0(after, tracker), its_own))
+            control = correlation(log_f0(noisy, tracker), its_own)
+            add(found, f"f0_correlation_control{end}", control)
         pitches.append(pitch[np.isfinite(pitch)])
         add(found, "dnsmos", bench.dnsmos.overall(after))
         add(found, "dnsmos_change", bench.dnsmos.overall(after) - bench.dnsmos.overall(before))
@@ -261,7 +286,9 @@ def scored(
             add(found, "mcd_source", distortion(before, theirs))
     theirs_f0 = np.concatenate([log_f0(bench.audio(p)) for p in unseen])
     middle = np.nanmedian(theirs_f0)
+    known_f0 = np.nanmedian(np.concatenate([log_f0(bench.audio(p)) for p in enrolment]))
     found["f0_median_off"] = [abs(float(np.exp(np.median(np.concatenate(pitches)) - middle)) - 1)]
+    found["f0_median_off_itself"] = [abs(float(np.exp(known_f0 - middle)) - 1)]
     for name in NAMES:
         target = bench.centre(name, unseen)
         source = bench.centre(name, [p for p in sources if p not in pair["convert"]] or sources)
@@ -338,8 +365,10 @@ def report(
         say("conversion_wer", errors / words, "share", label, int(words))
         say("dnsmos", mean(group, "dnsmos"), "MOS", label)
         say("dnsmos_change", mean(group, "dnsmos_change"), "MOS", label)
-        say("f0_correlation", mean(group, "f0_correlation"), "1", label)
-        say("f0_median_off", mean(group, "f0_median_off"), "share", label)
+        for name in ("", "_control", "_harvest", "_control_harvest"):
+            say(f"f0_correlation{name}", mean(group, f"f0_correlation{name}"), "1", label)
+        for name in ("f0_median_off", "f0_median_off_itself"):
+            say(name, mean(group, name), "share", label)
         have = [f for f in group if "mcd" in f[1]]
         if have:
             ours, theirs = mean(have, "mcd"), mean(have, "mcd_source")

@@ -47,6 +47,7 @@ ORDER = 40  # cepstra for all 80 bands
 VOICING_FRAMES = 9  # the maps of voiced and unvoiced frames blend over 45 ms
 FADE_DB = 10.0  # the mapping fades out this far below the range of speech
 SPREAD_LIMITS = (0.7, 1.4)  # how far the range of intonation may be changed
+STEADY = 0.03  # change of log F0 in 5 ms: speech hardly goes faster, chance does
 EMPTY_DB = -40.0  # a band above 8 kHz this far below 5 to 8 kHz was never recorded
 GAIN_LIMIT = 15.0  # dB, of the high band
 EDGE = (CENTRES > 6500) & (CENTRES < 7500)
@@ -110,7 +111,7 @@ class World:
     info: ClassVar[EngineInfo] = EngineInfo(
         name="world",
         stage="conversion",
-        version="2",
+        version="3",
         licence="MIT",
         tier="embedded",
         sample_rate=0,
@@ -221,6 +222,12 @@ def _frames(
     return frames, low.samples[0], mono.samples[0] - back
 
 
+def frames_of(clip: Audio) -> tuple[NDArray[np.float32], Frames]:
+    """(n,) samples at 16 kHz of a clip at any rate, and their frames with aperiodicity."""
+    frames, low, _ = _frames(resample(to_mono(clip), RATE))
+    return low, frames
+
+
 def _fitted(samples: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
     if len(samples) < frames:
         samples = np.pad(samples, (0, frames - len(samples)))
@@ -267,13 +274,27 @@ def high_band_change(source: SpeechProfile, target: SpeechProfile) -> float:
 
 def pitch_map(source: SpeechProfile, target: SpeechProfile) -> tuple[float, float, float]:
     """Medians of log F0 of the source and of the target, and the ratio of their spreads."""
-    a, b = source.f0[source.voiced], target.f0[target.voiced]
+    a, b = steady(source.f0), steady(target.f0)
     if len(a) < 20 or len(b) < 20:
         return 0.0, 0.0, 1.0
     low_a, mid_a, high_a = np.percentile(np.log(a), [16, 50, 84])
     low_b, mid_b, high_b = np.percentile(np.log(b), [16, 50, 84])
     ratio = float(np.clip((high_b - low_b) / max(high_a - low_a, 1e-3), *SPREAD_LIMITS))
     return float(mid_a), float(mid_b), ratio
+
+
+def steady(f0: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Those of (n,) F0 that move by under 3 % to either neighbour; all voiced ones where few do.
+
+    Harvest gives a pitch also to frames beside voiced ones that have none: chance, and jumps of an
+    octave, by which the spread of a speaker came out a sixth too wide, and not alike for all.
+    """
+    voiced = f0 > 0
+    log = np.log(np.where(voiced, f0, 1.0))
+    near = voiced[1:] & voiced[:-1] & (np.abs(np.diff(log)) < STEADY)
+    found = np.zeros(len(f0), bool)
+    found[1:-1] = near[1:] & near[:-1]
+    return f0[found] if found.sum() >= 100 else f0[voiced]
 
 
 def bandwidth_warnings(source: SpeechProfile, target: SpeechProfile) -> tuple[str, ...]:
