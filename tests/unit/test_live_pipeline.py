@@ -372,6 +372,27 @@ def test_a_flush_ends_what_is_being_said_and_people_are_known_after_it() -> None
     assert pipeline.at_s == pytest.approx(8.95)
 
 
+def careful(mixture: Floats, count: int) -> Floats:
+    """The loudest tones, apart, by their frequencies."""
+    order = sorted(np.argsort(-loud(mixture, 480).sum(0), kind="stable")[:count].tolist())
+    spectrum, hertz = np.fft.rfft(mixture), np.fft.rfftfreq(len(mixture), 1 / RATE)
+    apart = [np.where(abs(hertz - TONES[k]) < 90, spectrum, 0) for k in order]
+    return np.fft.irfft(np.stack(apart), len(mixture)).astype(np.float32)
+
+
+def test_who_talks_only_while_others_do_is_known_by_their_voice_apart() -> None:
+    alone = [(0, 1.0, 3.5), (1, 4.5, 7.0), (2, 8.0, 10.5)]
+    together = [(1, 12.0, 15.0), (2, 12.0, 15.0), (0, 17.0, 20.0), (2, 17.2, 20.0)]
+    together += [(0, 22.0, 25.0), (1, 22.0, 25.1)]
+    pipeline = Pipeline(replace(engines(), careful=careful))
+    rows = [*pipeline.push(scene(*alone, *together, seconds=27)), *pipeline.end()]
+    said = [u for u in of_kind(list(settled(rows)), Utterance) if u.end - u.start > 1]
+    assert len(said) == len(alone) + len(together)
+    for u in said:
+        letter = "abc"[int((u.speaker or "S0")[1:]) - 1]
+        assert u.text.count(letter) >= 7 and set(u.text) == {letter, " "}
+
+
 class SlowReader(Reader):
     """The last word takes six pieces of 60 ms; counts how often one is begun."""
 

@@ -147,7 +147,8 @@ class Parting:
             seconds = Counter[int]()
             for a, b, who in group:
                 seconds.update({c: b - a for c in who if c != chain})
-            chains = [chain, *(c for c, _ in seconds.most_common(self.most - 1))]
+            # In the same order whoever asks, so that no two are given the same output.
+            chains = sorted([chain, *(c for c, _ in seconds.most_common(self.most - 1))])
             outputs = self._careful(self._audio.read(first, last), len(chains))
             yield CAREFUL_MS * (last - first) / RATE
             near = [(max(a, first), min(b, last), who) for a, b, who in talk]

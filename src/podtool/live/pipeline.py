@@ -556,10 +556,10 @@ class Pipeline:
                 if pieces[-1] and piece[1] - pieces[-1][0][0] > _VOICE:
                     pieces.append([])
                 pieces[-1].append(piece)
-        for piece in pieces:
-            own = [saying.samples[a - saying.start : b - saying.start] for a, b, _ in piece]
-            if sum(map(len, own)) >= _LEAST_VOICE and any(len(who) > 1 for _, _, who in piece):
-                start, stop = _frame(piece[0][0]), _frame(piece[-1][1])
+        for part in pieces:
+            own = [saying.samples[a - saying.start : b - saying.start] for a, b, _ in part]
+            if sum(map(len, own)) >= _LEAST_VOICE and any(len(who) > 1 for _, _, who in part):
+                start, stop = _frame(part[0][0]), _frame(part[-1][1])
                 self.scene.hear_apart(saying.chain, start, stop, np.concatenate(own))
                 yield _EMBEDDING_MS
 

@@ -85,6 +85,9 @@ class SoloScene:
     def embed(self) -> None:
         pass
 
+    def hear_apart(self, chain: int, start: int, stop: int, samples: Floats) -> None:
+        pass
+
 
 def solo(engines: LiveEngines, params: LiveParams, voice: VoiceParams, number: int) -> Pipeline:
     """The pipeline of channel `number`, counted from 0, whose person is S1, S2, ..."""

@@ -157,7 +157,18 @@ class Tracker:
     # ------------------------------------------------------------------ learning
 
     def hear(self, heard: Unit) -> None:
-        """A unit that was embedded: it gets a person, or waits for one."""
+        """A unit that was embedded: it gets a person, or waits for one.
+
+        One that others talk in stands for all that is known of its chain then: a voice apart from
+        them, which has no `runs`, rather than the mixture.
+        """
+        if not heard.clean:
+            same = [u for u in self._units if not u.clean and u.chain == heard.chain]
+            same = [u for u in same if u.common(heard.start, heard.stop)]
+            if heard.runs and any(not u.runs for u in same):
+                return
+            known = {id(u) for u in same}
+            self._units = [u for u in self._units if id(u) not in known]
         self._units.append(heard)
         self._units.sort(key=lambda u: (u.start, u.chain))
         self.oldest = max(0, self._units[-1].stop - round(self.params.look_back_s / FRAME_S))
