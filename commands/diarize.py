@@ -58,11 +58,13 @@ def diarize(
 ) -> None:
     """Find who speaks when, overlaps included: `turn`, `segment` and `speaker` rows.
 
-    Audio or rows in, rows out; rows that were given are repeated first. The seconds of each speaker
-    and of overlap are told on stderr.
+    Audio or rows in, rows out; rows that were given are repeated first. Where they bring a stem of
+    the speech, that is heard, with a little of the recording beneath it (diarize.beneath). The
+    seconds of each speaker and of overlap are told on stderr.
     """
     from podtool import speakers as known
     from podtool.artifacts import Segment, Speaker, Turn
+    from podtool.inputs import over_recording
     from podtool.pipeline import diarize_file
     from podtool.progress import Timings
     from podtool.rowio import of_kind
@@ -81,10 +83,11 @@ def diarize(
     }
     params = shared.resolve_params(DiarizeParams, flags, preset, settings)
     shared.warn_of_oddities(given.audio)
+    heard = over_recording(given.audio, given.recording, params.beneath)
     parts = Timings()
     with shared.progress() as observe:
         rows = diarize_file(
-            given.audio,
+            heard,
             given.recording,
             shared.context(device, preset, settings, None, max_memory),
             params,

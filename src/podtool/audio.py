@@ -63,6 +63,31 @@ class AudioSource(Protocol):
     def read(self, start: int = 0, stop: int | None = None) -> Audio: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """A source with a share of another beneath it; of one rate, one length, as many channels."""
+
+    over: AudioSource
+    under: AudioSource
+    share: float  # of `under`; the rest is `over`
+
+    @property
+    def sample_rate(self) -> int:
+        return self.over.sample_rate
+
+    @property
+    def channels(self) -> int:
+        return self.over.channels
+
+    @property
+    def frames(self) -> int:
+        return self.over.frames
+
+    def read(self, start: int = 0, stop: int | None = None) -> Audio:
+        over, under = (s.read(start, stop).samples for s in (self.over, self.under))
+        return Audio((1 - self.share) * over + self.share * under, self.sample_rate)
+
+
 def blocks(source: AudioSource, block_s: float = BLOCK_S) -> Iterator[tuple[int, Audio]]:
     """(first frame, block) over the whole source, in order."""
     size = max(1, round(block_s * source.sample_rate))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import tempfile
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podtool.artifacts import Recording, Row, Stem
-from podtool.audio import AudioFile, open_audio, sha256_of
+from podtool.audio import AudioFile, AudioSource, Blend, open_audio, sha256_of
 from podtool.corrections import settled
 from podtool.errors import InputError
 from podtool.home import home
 from podtool.rowio import of_kind, parse_rows, read_rows
+
+log = logging.getLogger(__name__)
 
 _ROWS_START = (b"{", b"\xef\xbb\xbf{")
 
@@ -49,6 +52,26 @@ def open_input(
             "the file has changed since"
         )
     return rows, recording, audio
+
+
+def over_recording(audio: AudioFile, recording: Recording, share: float) -> AudioSource:
+    """`audio` with a share of its recording beneath it, where it is a stem of that.
+
+    Separators take parts of voices along with the noise; by a little of both, voices are told
+    apart better than by either. Where the recording cannot be read, a warning is logged.
+    """
+    if share <= 0 or audio.path.absolute() == Path(recording.path).absolute():
+        return audio
+    try:
+        whole = open_audio(recording.path)
+    except InputError as error:
+        log.warning("the stem is heard without its recording: %s", error.message)
+        return audio
+    alike = (audio.sample_rate, audio.channels, audio.frames)
+    if (whole.sample_rate, whole.channels, whole.frames) != alike:
+        whole.close()
+        return audio
+    return Blend(audio, whole, share)
 
 
 def read_rows_input(name: str, stdin: Callable[[], BinaryIO]) -> list[Row]:

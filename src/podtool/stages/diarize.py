@@ -110,6 +110,9 @@ class DiarizeParams:
     denoise: str = field(
         default="auto", metadata={"help": "clean voices before comparing: auto, always, never"}
     )
+    beneath: float = field(
+        default=0.2, metadata={"help": "share of the recording heard beneath a stem of it"}
+    )
     denoise_snr_db: float = field(
         default=5.0, metadata={"help": "auto cleans voices that are less above the noise than this"}
     )
@@ -135,7 +138,9 @@ class DiarizeParams:
     )
 
     def count(self) -> Count:
-        """Bounds on the number of speakers. Raises InputError where they contradict."""
+        """Bounds on the number of speakers. Raises InputError where settings contradict."""
+        if not 0 <= self.beneath <= 1:
+            raise InputError(f"beneath is a share from 0 to 1, not {self.beneath:g}")
         if self.denoise not in ("auto", "always", "never"):
             raise InputError(f"denoise is auto, always or never, not {self.denoise!r}")
         if self.speakers is not None:
