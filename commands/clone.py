@@ -27,6 +27,15 @@ SpeakerLabel = Annotated[
 Name = Annotated[str | None, typer.Option("--name", help="Name of the voice.")]
 By = Annotated[str | None, typer.Option("--by", help="Who gave the consent.")]
 Date = Annotated[str | None, typer.Option("--date", help="When, as YYYY-MM-DD.")]
+Adapt = Annotated[
+    float | None,
+    typer.Option(
+        "--adapt",
+        min=0.5,
+        metavar="MINUTES",
+        help="Teach the converter with up to so much of the person's speech; takes about as long.",
+    ),
+]
 Licence = Annotated[str | None, typer.Option("--licence", help="Licence of the recording.")]
 
 
@@ -39,6 +48,7 @@ def clone(
     date: Date = None,
     licence: Licence = None,
     engine: EngineName = None,
+    adapt: Adapt = None,
     output: Out = None,
     force: Force = False,
     preset: Preset = None,
@@ -50,9 +60,10 @@ def clone(
 
     INPUT is a recording of one person, or a diarized file with --speaker. The clips are chosen by
     quality: alone, loud over the noise, not clipped. The engine that makes it will speak it. Needs
-    --consent.
+    --consent. With --adapt, some of the clips are held out, and what was gained on them is told; a
+    voice for which nothing is gained stays as it is without.
     """
-    from podtool.artifacts import Voice
+    from podtool.artifacts import Metric, Voice
     from podtool.errors import UsageError
     from podtool.pipeline import clone_voice
     from podtool.progress import Timings
@@ -65,7 +76,8 @@ def clone(
     shared.refuse_existing(output, force)
     given = shared.read_input(input)
     context = shared.context(device, preset, settings)
-    params = shared.resolve_params(CloneParams, {"engine": engine}, preset, settings)
+    given_params = {"engine": engine, "adapt_min": adapt}
+    params = shared.resolve_params(CloneParams, given_params, preset, settings)
     shared.warn_of_oddities(given.audio)
     label = find_speaker(given.rows, speaker, context) if speaker else None
     parts = Timings()
@@ -86,6 +98,7 @@ def clone(
             by=by,
             date=date,
         )
+    gained = [m for m in of_kind(rows, Metric) if m.name.startswith("adapt_")]
     rows += shared.timing_rows(parts, "clone") if timings else []
     shared.write_out(rows, output, force)
     for voice in of_kind(rows, Voice):
@@ -94,6 +107,13 @@ def clone(
             f"voice {voice.name}: {len(voice.enrolment)} clips",
             ["", "value"],
             [(key.replace("_", " "), f"{value:.4g}") for key, value in statistics],
+            to_stdout=False,
+        )
+    if gained:
+        shared.table(
+            "adapted: the clips held out, said from the others",
+            ["", "value", "unit"],
+            [(m.name.replace("_", " "), f"{m.value:.4g}", m.unit) for m in gained],
             to_stdout=False,
         )
 

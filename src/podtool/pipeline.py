@@ -40,7 +40,7 @@ from podtool.errors import (
     UsageError,
 )
 from podtool.keys import Components, content_of, key_of, row_seed
-from podtool.progress import OnProgress, Timings, ignore
+from podtool.progress import OnProgress, Progress, Timings, ignore
 from podtool.rowio import of_kind
 from podtool.rundir.takepool import TakePool
 from podtool.segments import Span, intersect, subtract
@@ -49,13 +49,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from podtool.stages.clone import CloneParams
+    from podtool.stages.clone import Adapter, CloneParams
     from podtool.stages.convert import ConvertParams
     from podtool.stages.diarize import DiarizeParams
     from podtool.stages.reconstruct import ReconstructParams
     from podtool.stages.separate import SeparateParams
     from podtool.stages.talkers import TalkersParams
     from podtool.stages.transcribe import TranscribeParams
+    from podtool.training.adapt import Gain
 
 log = logging.getLogger(__name__)
 
@@ -568,8 +569,9 @@ def clone_voice(
     """A voice of a speaker of a diarized recording (`rows`, `speaker`), or of a bare reference.
 
     A bare reference is diarized first and refused where it holds two people, music, or too little
-    speech. Writes <name>.safetensors into `out_dir`; rows: provenance, voice. Warnings are logged.
-    Raises UsageError without consent, InputError.
+    speech. Writes <name>.safetensors into `out_dir`; rows: provenance, voice, and metrics of what
+    adapting gained (`params.adapt_min`). Warnings are logged. Raises UsageError without consent or
+    for an engine that cannot be adapted, InputError.
     """
     from podtool.stages.clone import clone, with_reference_checks
     from podtool.stages.diarize import DiarizeParams
@@ -592,6 +594,7 @@ def clone_voice(
     if speaker is None:
         with timings.part("reference"):
             speaker, warnings = with_reference_checks(audio, turns, params)
+    adapter = _adapter(converter, on_progress) if params.adapt_min > 0 else None
     with timings.part("enrolment"):
         made = clone(
             audio,
@@ -603,6 +606,7 @@ def clone_voice(
             params,
             context.threads,
             on_progress,
+            adapter,
         )
     for line in (*warnings, *made.warnings):
         log.warning("voice %s: %s", name, line)
@@ -628,7 +632,34 @@ def clone_voice(
         statistics=made.statistics,
     )
     key = clone_key({name: heard or recording.sha256}, context, params, consent)
-    return [provenance.provenance(key, context.incidents), voice]
+    return [provenance.provenance(key, context.incidents), voice, *_gain_rows(made.gain, voice.id)]
+
+
+def _adapter(converter: Any, on_progress: OnProgress) -> Adapter:
+    from podtool.engines.voice_podtool import PodtoolVoice
+    from podtool.training.adapt import adapt
+
+    if not isinstance(converter, PodtoolVoice):
+        raise UsageError(
+            f"voices of the engine {converter.info.name} cannot be adapted here",
+            "--engine podtool, in no process of its own; or clone without --adapt.",
+        )
+
+    def told(done: int, whole: int) -> None:
+        on_progress(Progress("adapt", done, whole, "steps"))
+
+    return lambda profile, clips: adapt(converter, profile, clips, on_progress=told)
+
+
+def _gain_rows(gain: Gain | None, subject: str) -> list[Row]:
+    if gain is None:
+        return []
+    return [
+        Metric("adapt_mcd_before", round(gain.before_db, 4), "dB", subject, gain.held_out),
+        Metric("adapt_mcd_after", round(gain.after_db, 4), "dB", subject, gain.held_out),
+        Metric("adapt_steps", float(gain.steps), "steps", subject),
+        Metric("adapt_speech", round(gain.seconds, 2), "s", subject, gain.taught + gain.held_out),
+    ]
 
 
 def _file_name(name: str) -> str:

@@ -20,14 +20,18 @@ from podtool.engines.voice_podtool import (
     certainty,
     convert,
     doubled,
+    refitted,
 )
-from podtool.engines.voice_world import World
+from podtool.engines.voice_podtool_model import SpeakingHalf, adapted_of
+from podtool.engines.voice_world import World, frames_of, steady
 from podtool.engines.world_frames import analyse
 from podtool.engines.world_mapping import MappingParams
 from podtool.engines.world_profile import SpeechProfile
 from podtool.errors import InputError, ModelError
 from podtool.resample import resample
 from podtool.stages.convert import ConvertParams
+from podtool.training import adapt as adapting
+from podtool.training.adapt import AdaptParams, adapt
 
 RATE = 16000
 PLAIN = MappingParams(classes=2, classes_unvoiced=2, rounds=0)
@@ -78,7 +82,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(weights: Path) -> PodtoolVoice:
     target = weights.with_suffix(".onnx")
     convert(weights, target)
-    return PodtoolVoice(Network(target, 1), hear)
+    return PodtoolVoice(Network(target, 1), hear, lambda: weights)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +157,7 @@ def test_the_last_layer_is_fitted_to_the_enrolment(
     engine: PodtoolVoice, profiles: tuple[SpeechProfile, SpeechProfile]
 ) -> None:
     known = Known.of(profiles[1])
-    last = engine._refitted(known)
+    last = refitted(engine.speaking, known)
     pitch = seen.pitch(
         known.f0, known.cepstra @ DCT, replace(known.habits, level=0.0), known.habits
     )
@@ -242,3 +246,116 @@ def test_habits_are_the_speakers_and_not_the_recordings() -> None:
     assert np.allclose(
         seen.cepstra(envelope, loud.level), seen.cepstra(envelope - 3.0, quiet.level), atol=1e-4
     )
+
+
+# ---------------------------------------------------------------- adapting to a voice
+
+CLIPS = [buzz(1.2, 180.0 + 5 * k, 1200.0 + 40 * k, 10 + k) for k in range(5)]
+QUICK = AdaptParams(steps=4, batch=2, copies=1, validate_every=2)
+
+
+@pytest.fixture(scope="module")
+def profile(engine: PodtoolVoice) -> SpeechProfile:
+    return engine.enrol(CLIPS)
+
+
+@pytest.fixture()
+def any_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapting, "LEAST_S", 4.0)
+    monkeypatch.setattr(adapting, "LEAST_GAIN_DB", -100.0)
+
+
+def test_a_voice_keeps_its_own_weights_and_is_said_with_them(
+    engine: PodtoolVoice, profile: SpeechProfile, any_gain: None, tmp_path: Path
+) -> None:
+    told: list[tuple[int, int]] = []
+    found, gain = adapt(engine, profile, CLIPS, QUICK, lambda *n: told.append(n))
+    assert gain.steps in (2, 4) and gain.made == 4 and (gain.taught, gain.held_out) == (4, 1)
+    assert told[0] == (1, 9) and told[-1] == (9, 9)
+    path = tmp_path / "v.safetensors"
+    found.save(path)
+    back = SpeechProfile.load(path)
+    assert back.digest() == found.digest() != profile.digest()
+    untaught = replace(profile, adapted=adapted_of(engine.taught()))  # the same way, nothing learnt
+    plain, same, own = (engine.voice_map(profile, p, PLAIN) for p in (profile, untaught, back))
+    assert plain.speaker is engine.speaking and isinstance(own.speaker, SpeakingHalf)
+    (a, left), (b, _), (c, _) = (engine.convert_and_tell(CLIPS[0], m) for m in (plain, same, own))
+    assert left < 0.5  # else the network is unsure, and all three leave the source as it is
+    assert a.samples.shape == c.samples.shape and np.isfinite(c.samples).all()
+    assert np.abs(a.samples - b.samples).max() < 0.2 * np.abs(a.samples - c.samples).max()
+
+
+def test_weights_that_do_not_fit_are_refused(
+    engine: PodtoolVoice, profile: SpeechProfile, any_gain: None
+) -> None:
+    found, _ = adapt(engine, profile, CLIPS, QUICK)
+    assert found.adapted is not None
+    less = dict(list(found.adapted.tensors.items())[1:])
+    for wrong in (replace(found.adapted, tensors=less), replace(found.adapted, network="{")):
+        with pytest.raises(ModelError, match="do not fit"):
+            engine.voice_map(profile, replace(found, adapted=wrong), PLAIN)
+
+
+def test_too_little_speech_and_weights_that_are_not_there(
+    engine: PodtoolVoice, profile: SpeechProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="6 s of speech in 5 clips") as raised:
+        adapt(engine, profile, CLIPS)
+    assert "without --adapt" in (raised.value.hint or "")
+    monkeypatch.setattr(adapting, "LEAST_S", 4.0)
+    bare = PodtoolVoice(engine._network, hear)
+    with pytest.raises(ModelError, match="not to be had"):
+        adapt(bare, profile, CLIPS)
+
+
+def test_without_gain_the_voice_is_as_it_was(
+    engine: PodtoolVoice, profile: SpeechProfile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapting, "LEAST_S", 4.0)
+    monkeypatch.setattr(adapting, "LEAST_GAIN_DB", 100.0)
+    found, gain = adapt(engine, profile, CLIPS, QUICK)
+    assert found is profile and gain.steps == 0 and gain.before_db == gain.after_db
+
+
+def test_an_interrupted_save_leaves_the_file_as_it_was(
+    profile: SpeechProfile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "v.safetensors"
+    profile.save(path)
+    before = path.read_bytes()
+    write = Path.write_bytes
+
+    def half(self: Path, data: bytes) -> int:
+        write(self, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        replace(profile, sample_rate=8000).save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_while_adapting_ends_it(
+    engine: PodtoolVoice, profile: SpeechProfile, any_gain: None
+) -> None:
+    def stop(done: int, whole: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    before = profile.digest()
+    with pytest.raises(KeyboardInterrupt):
+        adapt(engine, profile, CLIPS, QUICK, stop)
+    assert profile.digest() == before
+
+
+def test_pitches_beside_voicing_do_not_count() -> None:
+    f0 = np.tile(np.r_[np.zeros(20), 240.0, np.linspace(110, 130, 60), 55.0], 6)
+    assert 110 < steady(f0).min() and steady(f0).max() < 130
+    assert len(steady(f0)) > 300
+    few = np.array([0.0, 100.0, 200.0, 0.0])
+    assert steady(few).tolist() == [100.0, 200.0]
+
+
+def test_audio_of_any_rate_is_analysed_at_16_khz() -> None:
+    samples, frames = frames_of(Audio(np.repeat(CLIPS[0].samples, 2, axis=0), RATE))
+    assert len(samples) == CLIPS[0].frames == frames.length and len(frames.aperiodicity)

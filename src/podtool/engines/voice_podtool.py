@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,10 @@ from podtool.engines.voice_world import (
 from podtool.engines.world_frames import BANDS, Floats, Frames, smooth
 from podtool.engines.world_mapping import MappingParams, apply, fit
 from podtool.engines.world_profile import SpeechProfile, speech_frames
-from podtool.errors import InputError
+from podtool.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from podtool.engines.voice_podtool_model import Converter
 
 KNOWN_FRAMES = 6000  # 60 s of the target that may be looked up; more is thinned out evenly
 FOLDS = 4  # parts of the enrolment, each said from the others to see what the network gets wrong
@@ -82,6 +85,12 @@ class Network:
         return first[0], second[0]
 
 
+class Speaker(Protocol):
+    """The half that speaks: that of all voices, or one with the weights of a voice."""
+
+    def speak(self, sounds: Samples, pitch: Samples, known: Known) -> tuple[Samples, Samples]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known of a voice, 10 ms apart: sounds (m, k), cepstra (m, 40), F0 (m,), and its
@@ -98,9 +107,14 @@ class Known:
         assert profile.sounds is not None
         step = max(2, -(-len(profile.f0) // KNOWN_FRAMES))
         habits = Habits.of(profile.envelope, profile.f0)
-        cepstra, f0 = seen.cepstra(profile.envelope, habits.level)[::step], profile.f0[::step]
-        voice = seen.voice(cepstra, f0, habits)
-        return cls(profile.sounds[::step], cepstra, f0, voice, habits)
+        sounds, envelope = profile.sounds[::step], profile.envelope[::step]
+        return cls.of_frames(sounds, envelope, profile.f0[::step], habits)
+
+    @classmethod
+    def of_frames(cls, sounds: Samples, envelope: Samples, f0: Samples, habits: Habits) -> Known:
+        """From sounds (m, k), envelopes (m, 80) and F0 (m,) of speech, 10 ms apart or more."""
+        cepstra = seen.cepstra(envelope, habits.level)
+        return cls(sounds, cepstra, f0, seen.voice(cepstra, f0, habits), habits)
 
     def part(self, chosen: NDArray[np.bool_]) -> Known:
         """Some of its frames."""
@@ -116,6 +130,7 @@ class LearntMap(VoiceMap):
     source: Habits | None = None
     known: Known | None = None
     last: Floats | None = None  # (c + 1, 40) added to the network's last layer
+    speaker: Speaker | None = None  # the network's half, or that of the voice's own weights
 
 
 class PodtoolVoice(World):
@@ -124,7 +139,7 @@ class PodtoolVoice(World):
     info: ClassVar[EngineInfo] = EngineInfo(
         name="podtool",
         stage="conversion",
-        version="1",
+        version="2",
         licence="MIT",
         tier="embedded",
         sample_rate=0,
@@ -133,22 +148,54 @@ class PodtoolVoice(World):
         install=World.info.install,
     )
 
-    def __init__(self, network: Network, encode: Callable[[Samples], Samples]) -> None:
-        """`encode`: 16 kHz samples (1, n) -> the recogniser's states (1, m, 288)."""
-        self._network, self._encode = network, encode
+    def __init__(
+        self,
+        network: Network,
+        encode: Callable[[Samples], Samples],
+        weights: Callable[[], Path] | None = None,
+    ) -> None:
+        """`encode`: 16 kHz samples (1, n) -> the recogniser's states (1, m, 288); `weights`: the
+        file that the network was converted from, which adapting it takes."""
+        self._network, self._encode, self._weights = network, encode, weights
 
     @classmethod
     def load(cls, context: EngineContext) -> Self:
         """Raises ModelError where the weights are missing."""
         path = only_file(context.model("podtool-converter"), "converter.onnx")
         recogniser = MoonshineModel(context.model("moonshine-tiny-en"), context.threads)
-        return cls(Network(path, context.threads), recogniser.encode)
+        source = getattr(context.store, "source", None)  # a worker's store has none
+        return cls(
+            Network(path, context.threads),
+            recogniser.encode,
+            None if source is None else lambda: source(cls.info.models[0], path.name),
+        )
+
+    @property
+    def speaking(self) -> Speaker:
+        """What speaks in voices without weights of their own."""
+        return self._network
+
+    def taught(self) -> Converter:
+        """The network as it was taught, in torch. Raises ModelError where its file is not there or
+        not the one that this engine was made of."""
+        from podtool.audio import sha256_of
+        from podtool.engines.voice_podtool_model import load
+
+        if self._weights is None:
+            raise ModelError("the weights of this converter are not to be had in a form to adapt")
+        path = self._weights()
+        if sha256_of(path)[:16] != self._network.digest:
+            raise ModelError(
+                f"{path} is not what the converter was made of",
+                f"podtool models pull {self.info.models[0]}",
+            )
+        return load(path)
 
     def _heard(self, profile: SpeechProfile, clips: list[Analysed]) -> SpeechProfile:
         habits = Habits.of(profile.envelope, profile.f0)
         found, envelopes = [], []
         for clip in clips:
-            sounds, _ = self._listen(clip.samples, clip.frames, habits)
+            sounds, _ = self.listen(clip.samples, clip.frames, habits)
             found.append(np.repeat(sounds, 2, axis=0)[: len(clip.frames.f0)])
             envelopes.append(clip.frames.envelope)
         sounds = np.zeros((0, self._network.sounds), np.float32)
@@ -157,7 +204,7 @@ class PodtoolVoice(World):
         sounds = sounds.astype(np.float16).astype(np.float32)  # as a state file would give them
         return replace(profile, sounds=sounds, sounds_by=self._network.digest)
 
-    def _listen(self, samples: Samples, frames: Frames, habits: Habits) -> tuple[Samples, Samples]:
+    def listen(self, samples: Samples, frames: Frames, habits: Habits) -> tuple[Samples, Samples]:
         """Sounds and phones of 16 kHz samples, 10 ms apart."""
         envelope = frames.envelope[::2]
         prepared = level(samples)
@@ -182,6 +229,7 @@ class PodtoolVoice(World):
                     "Clone it again.",
                 )
         known = Known.of(target)
+        speaker = self._speaker(target)
         plain = LearntMap(
             bands=BANDS,
             voiced=[],
@@ -193,27 +241,17 @@ class PodtoolVoice(World):
             warnings=bandwidth_warnings(source, target),
             source=Habits.of(source.envelope, source.f0),
             known=known,
-            last=self._refitted(known),
+            last=refitted(speaker, known),
+            speaker=speaker,
         )
         return self._spread_restored(plain, source, target, params)
 
-    def _refitted(self, known: Known) -> Floats:
-        """(c + 1, 40) what is to be added to the last layer, by what the network gets wrong when it
-        says each part of the enrolment from the other parts."""
-        if len(known.f0) < 2 * FOLDS:
-            return np.zeros((1, seen.CEPSTRA))
-        part = np.arange(len(known.f0)) * FOLDS // len(known.f0)
-        at_zero = replace(known.habits, level=0.0)  # as cepstra are
-        inputs, errors = [], []
-        for k in range(FOLDS):
-            here = known.part(part == k)
-            pitch = seen.pitch(here.f0, here.cepstra @ DCT, at_zero, known.habits)
-            found, hidden = self._network.speak(here.sounds, pitch, known.part(part != k))
-            inputs.append(_with_one(hidden))
-            errors.append(here.cepstra - found)
-        x, y = np.concatenate(inputs).astype(np.float64), np.concatenate(errors).astype(np.float64)
-        ridge = RIDGE_FRAMES * np.eye(x.shape[1])
-        return np.asarray(np.linalg.solve(x.T @ x + ridge, x.T @ y))
+    def _speaker(self, target: SpeechProfile) -> Speaker:
+        if target.adapted is None:
+            return self._network
+        from podtool.engines.voice_podtool_model import SpeakingHalf
+
+        return SpeakingHalf(target.adapted)
 
     def _spread_restored(
         self, plain: LearntMap, source: SpeechProfile, target: SpeechProfile, params: MappingParams
@@ -234,11 +272,12 @@ class PodtoolVoice(World):
     ) -> Floats:
         """(n, 40) cepstra of the network, last layer refitted, 5 ms apart as `f0` and `envelope`
         are; sounds are 10 ms apart."""
-        assert voice.source is not None and voice.known is not None and voice.last is not None
+        assert voice.source is not None and voice.known is not None
+        assert voice.last is not None and voice.speaker is not None
         known = voice.known
         mapped = voice.pitch(np.asarray(f0[::2], np.float64))
         pitch = seen.pitch(mapped, envelope[::2], voice.source, known.habits)
-        cepstra, hidden = self._network.speak(sounds, pitch, known)
+        cepstra, hidden = voice.speaker.speak(sounds, pitch, known)
         said = cepstra.astype(np.float64)
         if len(voice.last) > 1:
             said += _with_one(hidden) @ voice.last
@@ -247,7 +286,7 @@ class PodtoolVoice(World):
     def _change(self, voice: VoiceMap, frames: Frames, heard: Samples) -> tuple[Floats, float]:
         assert isinstance(voice, LearntMap) and voice.source is not None
         envelope = frames.envelope
-        sounds, phones = self._listen(heard, frames, voice.source)
+        sounds, phones = self.listen(heard, frames, voice.source)
         said = self._said(voice, sounds, frames.f0, envelope)
         weight = smooth((frames.f0 > 0).astype(np.float64)[:, None], VOICING_FRAMES)
         meant = weight * apply(voice.voiced, said) + (1 - weight) * apply(voice.unvoiced, said)
@@ -258,6 +297,25 @@ class PodtoolVoice(World):
         left = float(((1 - sure) * speech).sum() / max(1e-9, speech.sum()))
         change *= (speech * sure)[:, None]
         return np.asarray(voice.strength * change @ DCT), left
+
+
+def refitted(speaker: Speaker, known: Known) -> Floats:
+    """(c + 1, 40) what is to be added to the last layer, by what the network gets wrong when it
+    says each part of the enrolment from the other parts."""
+    if len(known.f0) < 2 * FOLDS:
+        return np.zeros((1, seen.CEPSTRA))
+    part = np.arange(len(known.f0)) * FOLDS // len(known.f0)
+    at_zero = replace(known.habits, level=0.0)  # as cepstra are
+    inputs, errors = [], []
+    for k in range(FOLDS):
+        here = known.part(part == k)
+        pitch = seen.pitch(here.f0, here.cepstra @ DCT, at_zero, known.habits)
+        found, hidden = speaker.speak(here.sounds, pitch, known.part(part != k))
+        inputs.append(_with_one(hidden))
+        errors.append(here.cepstra - found)
+    x, y = np.concatenate(inputs).astype(np.float64), np.concatenate(errors).astype(np.float64)
+    ridge = RIDGE_FRAMES * np.eye(x.shape[1])
+    return np.asarray(np.linalg.solve(x.T @ x + ridge, x.T @ y))
 
 
 def certainty(phones: Samples) -> Floats:
@@ -287,7 +345,6 @@ def convert(source: Path, target: Path) -> None:
     from podtool.audio import sha256_of
     from podtool.engines.checkpoint import export_onnx
     from podtool.engines.voice_podtool_model import load
-    from podtool.errors import ModelError
 
     network = load(source).requires_grad_(False)
 

@@ -14,14 +14,22 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from podtool.engines.converter_frames import CEPSTRA, PHONES, PITCH, SHAPE, STATES, VOICE
+from podtool.engines.world_profile import Adapted
 from podtool.errors import ModelError
+
+if TYPE_CHECKING:
+    from podtool.engines.voice_podtool import Known
+
+Samples = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,50 @@ class Converter(nn.Module):
             alike = alike.masked_fill(speech[:, None, None] < 0.5, -1e4)
         found = alike.softmax(dim=3) @ values[:, None].to(alike.dtype)
         return found.transpose(1, 2).flatten(2)
+
+
+LISTENING = ("heard.", "shaped.", "sound_layers.", "narrow.", "phones.")
+
+
+def speaking_tensors(network: Converter) -> dict[str, nn.Parameter]:
+    """Name -> the weights of the half that speaks."""
+    return {k: v for k, v in network.named_parameters() if not k.startswith(LISTENING)}
+
+
+def adapted_of(network: Converter) -> Adapted:
+    """The half that speaks, as a voice keeps it: in half precision."""
+    tensors = {
+        k: v.half().float().numpy()
+        for k, v in network.state_dict().items()
+        if not k.startswith(LISTENING)
+    }
+    return Adapted(json.dumps(asdict(network.params), sort_keys=True), tensors)
+
+
+class SpeakingHalf:
+    """The half that speaks with the weights of one voice, through torch; as `Network.speak`."""
+
+    def __init__(self, adapted: Adapted) -> None:
+        """Raises ModelError for tensors that are not those of the network that they name."""
+        try:
+            self.network = Converter(ConverterParams(**json.loads(adapted.network))).eval()
+            own = {k for k in self.network.state_dict() if not k.startswith(LISTENING)}
+            if own != set(adapted.tensors):
+                raise ValueError(f"{len(adapted.tensors)} tensors for {len(own)}")
+            tensors = {k: torch.from_numpy(v) for k, v in adapted.tensors.items()}
+            self.network.load_state_dict(tensors, strict=False)
+        except (ValueError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"the voice's own weights do not fit: {reason}", "Clone it again."
+            ) from None
+
+    def speak(self, sounds: Samples, pitch: Samples, known: Known) -> tuple[Samples, Samples]:
+        """(n, k) and (n, 4) -> cepstra (n, 40) and what they are a linear function of (n, c)."""
+        given = (sounds, pitch, known.sounds, known.cepstra, known.voice)
+        with torch.inference_mode():
+            found = self.network.speak(*(torch.from_numpy(np.float32(x))[None] for x in given))
+        return found[0][0].numpy(), found[1][0].numpy()
 
 
 def save(network: Converter, path: Path, about: dict[str, str] | None = None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,18 @@ from podtool.engines.world_frames import BANDS, CENTRES, FRAME_S, Frames
 from podtool.errors import InputError
 
 FORMAT = "podtool-world-voice-1"
+OWN = "adapted."  # before the names of tensors that are the voice's own weights
 SPEECH_RANGE_DB = 35.0  # frames this far under the loud ones are not speech
 LOG10 = float(np.log(10.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """The half of the converter's network that speaks, taught on with one voice: the network's
+    shape as JSON, and its tensors by name."""
+
+    network: str
+    tensors: dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,8 @@ class SpeechProfile:
     envelope (n, 80) natural log power on the mel grid; f0 (n,) Hz, 0 where unvoiced;
     bandwidth_hz: above it the recording holds nothing; high_band_db: power above 8 kHz over that
     of 5 to 8 kHz in unvoiced speech, None where the recording has no such band; sounds (n, k): what
-    is said in each frame, as the network `sounds_by` hears it, where one was asked.
+    is said in each frame, as the network `sounds_by` hears it, where one was asked; adapted:
+    weights of that network that are this voice's own.
     """
 
     envelope: NDArray[np.float32]
@@ -40,6 +52,7 @@ class SpeechProfile:
     high_band_db: float | None = None
     sounds: NDArray[np.float32] | None = None
     sounds_by: str | None = None
+    adapted: Adapted | None = None
 
     @property
     def seconds(self) -> float:
@@ -59,6 +72,8 @@ class SpeechProfile:
         parts = [self.envelope.tobytes(), self.f0.tobytes(), json.dumps(self._facts()).encode()]
         if self.sounds is not None:
             parts.append(self.sounds.tobytes())
+        if self.adapted is not None:
+            parts += [self.adapted.tensors[k].tobytes() for k in sorted(self.adapted.tensors)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def statistics(self) -> dict[str, float]:
@@ -84,10 +99,11 @@ class SpeechProfile:
             "bandwidth_hz": self.bandwidth_hz,
             "high_band_db": self.high_band_db,
             **({} if self.sounds_by is None else {"sounds_by": self.sounds_by}),
+            **({} if self.adapted is None else {"adapted": self.adapted.network}),
         }
 
     def save(self, path: Path) -> None:
-        """Write the state file; the same profile gives the same bytes."""
+        """Write the state file, whole or not at all; the same profile gives the same bytes."""
         from safetensors.numpy import save
 
         arrays: dict[str, NDArray[Any]] = {
@@ -96,9 +112,17 @@ class SpeechProfile:
         }
         if self.sounds is not None:
             arrays["sounds"] = self.sounds.astype(np.float16)
+        if self.adapted is not None:
+            for name, tensor in self.adapted.tensors.items():
+                arrays[OWN + name] = tensor.astype(np.float16)
         # One entry: safetensors writes several in an order that differs from run to run.
         facts = json.dumps({"format": FORMAT, **self._facts()}, sort_keys=True)
-        path.write_bytes(save(arrays, metadata={"podtool": facts}))
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(save(arrays, metadata={"podtool": facts}))
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> SpeechProfile:
@@ -115,6 +139,13 @@ class SpeechProfile:
                 sounds = None
                 if known.get("sounds_by") is not None:
                     sounds = file.get_tensor("sounds").astype(np.float32)
+                adapted = None
+                if known.get("adapted") is not None:
+                    names = [k for k in file.keys() if k.startswith(OWN)]  # noqa: SIM118
+                    tensors = {
+                        k.removeprefix(OWN): file.get_tensor(k).astype(np.float32) for k in names
+                    }
+                    adapted = Adapted(str(known["adapted"]), tensors)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise InputError(
                 f"cannot read the voice {path}: {error}", "Clone the voice again."
@@ -130,6 +161,7 @@ class SpeechProfile:
             None if high is None else float(high),
             sounds,
             known.get("sounds_by"),
+            adapted,
         )
 
 

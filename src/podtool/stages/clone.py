@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from podtool.resample import resample, to_mono
 from podtool.segments import Span, subtract, total, union
 from podtool.stages.quality import Quality, measure, tonal_background
 from podtool.stages.stretches import cut_at_pauses
+
+if TYPE_CHECKING:
+    from podtool.training.adapt import Gain
 
 HIGHEST_RATE = 48000  # more is of no use to a voice
 
@@ -59,6 +62,12 @@ class CloneParams:
     music_snr_db: float = field(
         default=25.0, metadata={"help": "music further below the speech than this is tolerated"}
     )
+    adapt_min: float = field(
+        default=0.0,
+        metadata={
+            "help": "minutes of the speaker's best speech that the converter is adapted to; 0: not"
+        },
+    )
     outlier: float = field(
         default=0.25, metadata={"help": "clips this much less alike than the others are left out"}
     )
@@ -68,6 +77,14 @@ class Embedder(Protocol):
     """What describes a voice as a unit vector; the conversion never sees it."""
 
     def embed(self, audio: Audio) -> NDArray[np.float32]: ...
+
+
+class Adapter(Protocol):
+    """What teaches a voice weights of its own, and tells what they gained."""
+
+    def __call__(
+        self, profile: SpeechProfile, clips: Sequence[Audio]
+    ) -> tuple[SpeechProfile, Gain]: ...
 
 
 class Enroller(Protocol):
@@ -85,6 +102,7 @@ class ClonedVoice:
     embedding: NDArray[np.float32] | None
     statistics: dict[str, float]
     warnings: tuple[str, ...]
+    gain: Gain | None = None  # of adapting, where it was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +176,12 @@ def clone(
     params: CloneParams | None = None,
     workers: int = 0,
     on_progress: OnProgress = ignore,
+    adapter: Adapter | None = None,
 ) -> ClonedVoice:
     """A voice from the best clips of one speaker of a recording (or of its speech stem).
 
-    Raises InputError for a speaker who is not there, or under `min_speech_s` of usable speech.
+    The `adapter` is given the best `adapt_min` minutes. Raises InputError for a speaker who is not
+    there, under `min_speech_s` of usable speech, or too little of it to adapt to.
     """
     params = params or CloneParams()
     known = sorted({t.speaker for t in turns})
@@ -182,6 +202,13 @@ def clone(
     clips = [_read(source, c.span, min(source.sample_rate, HIGHEST_RATE)) for c in chosen]
     profile = engine.enrol(clips, workers=workers or os.cpu_count() or 1)
     _enough(profile.seconds, params)
+    gain = None
+    if adapter is not None and params.adapt_min > 0:
+        more = _chosen(found, replace(params, enrolment_s=60 * params.adapt_min))
+        rate = min(source.sample_rate, HIGHEST_RATE)
+        profile, gain = adapter(profile, [_read(source, c.span, rate) for c in more])
+        if not gain.steps:
+            warnings.append("adapting gained nothing: the voice is as it is without")
     warnings += _warnings(chosen, profile, params)
     embedding, likeness = _embedding(chosen)
     statistics = profile.statistics()
@@ -197,7 +224,7 @@ def clone(
         EnrolmentClip(recording, c.span.start, c.span.end, round(c.quality.snr_db, 1))
         for c in sorted(chosen, key=lambda c: c.span)
     )
-    return ClonedVoice(profile, rows, embedding, statistics, tuple(warnings))
+    return ClonedVoice(profile, rows, embedding, statistics, tuple(warnings), gain)
 
 
 def _enough(seconds: float, params: CloneParams) -> None:
@@ -225,7 +252,7 @@ def _measured(
 ) -> list[_Clip]:
     """Candidate clips with their quality. Of hours of speech, pieces all along are looked at."""
     found: list[_Clip] = []
-    spans = _thinned(alone, 6 * params.enrolment_s)
+    spans = _thinned(alone, max(6 * params.enrolment_s, 120 * params.adapt_min))
     done, whole = 0.0, total(spans)
     for span in spans:
         for start in np.arange(span.start, span.end, 60.0):

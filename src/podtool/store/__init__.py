@@ -82,6 +82,23 @@ class ModelStore:
             )
         return place
 
+    def source(self, model_id: str, converted: str) -> Path:
+        """The local file of which a pull made `converted`, checked by its hash.
+
+        Raises ModelError where it came from elsewhere, is gone, or has changed.
+        """
+        model = self.table[model_id]
+        for file in model.files:
+            origin = _origin(model, file)
+            if file.converted != converted or origin.remote or origin.member:
+                continue
+            path = Path(origin.location)
+            if path.is_file() and sha256_of(path) == file.sha256:
+                return path
+        raise ModelError(
+            f"the weights of {model_id} in the form before their conversion are not on this machine"
+        )
+
     def state(self, model_id: str) -> str:
         """`ready`, `missing` or `damaged`."""
         model = self.table[model_id]
