@@ -28,7 +28,7 @@ AHEAD = 1024  # samples behind a region that are heard, so that it is complete
 CONTEXT = RATE  # around overlaps that are taken apart again
 GAP = RATE  # between overlaps that are taken apart together
 LONGEST = 5 * RATE
-CAREFUL_MS = 32.0  # a second of audio
+CAREFUL_MS = 100.0  # a second of audio
 KEPT = 0.15  # share of the evidence by which another order has to be better
 
 
