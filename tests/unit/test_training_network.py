@@ -172,7 +172,7 @@ def test_a_deep_network_begins_as_the_shallow_one_and_all_of_it_learns() -> None
     with torch.inference_mode():
         a, b = separate(shallow, mixture, counts), separate(deep, mixture, counts)
     assert torch.allclose(a, b, atol=1e-6)
-    separate(deep, mixture, counts)[0, 0].square().sum().backward()
+    separate(deep, mixture, counts)[0, 0].square().sum().backward()  # type: ignore[no-untyped-call]
     for name, value in deep.named_parameters():
         if "back.weight" in name:
             assert value.grad is not None and value.grad.abs().max() > 0, name
