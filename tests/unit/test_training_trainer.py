@@ -140,6 +140,22 @@ def test_the_average_follows_the_weights(make: Make) -> None:
     assert torch.allclose(mean, start + (now - start) * 9 / 11, atol=1e-7)
 
 
+def test_a_training_of_a_cpu_goes_on_where_gradients_are_scaled(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(steps=2).run()
+    plain = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *_, **__: plain("cpu"))  # as on a GPU
+    scaled = make(steps=4)
+    assert scaled.at.step == 2 and scaled.scaler.is_enabled()
+    before = copy(scaled)
+    scaled.run()
+    assert scaled._bad == 0 and moved(scaled, before)
+    scaled.scaler.update(128.0)
+    scaled._checkpoint()
+    assert make(steps=6).scaler.get_scale() == 128.0
+
+
 def test_learning_rate_rises_stays_and_falls() -> None:
     params = TrainingParams(steps=100, lr=1.0, warmup=10, decay_share=0.2)
     rates = [learning_rate(step, params) for step in range(1, 101)]

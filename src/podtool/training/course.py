@@ -323,7 +323,8 @@ class Course(ABC):
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.scaler.load_state_dict(state.get("scaler", {}))
+            if scale := state.get("scaler"):  # none where it was trained on a CPU so far
+                self.scaler.load_state_dict(scale)
             known = Progressed.__dataclass_fields__.keys() & state.keys()
             self.at = Progressed(**{name: state[name] for name in known})
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
