@@ -64,7 +64,6 @@ def diarize(
     """
     from podtool import speakers as known
     from podtool.artifacts import Segment, Speaker, Turn
-    from podtool.inputs import over_recording
     from podtool.pipeline import diarize_file
     from podtool.progress import Timings
     from podtool.rowio import of_kind
@@ -83,11 +82,10 @@ def diarize(
     }
     params = shared.resolve_params(DiarizeParams, flags, preset, settings)
     shared.warn_of_oddities(given.audio)
-    heard = over_recording(given.audio, given.recording, params.beneath)
     parts = Timings()
     with shared.progress() as observe:
         rows = diarize_file(
-            heard,
+            given.audio,
             given.recording,
             shared.context(device, preset, settings, None, max_memory),
             params,

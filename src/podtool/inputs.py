@@ -54,13 +54,15 @@ def open_input(
     return rows, recording, audio
 
 
-def over_recording(audio: AudioFile, recording: Recording, share: float) -> AudioSource:
+def over_recording(audio: AudioSource, recording: Recording, share: float) -> AudioSource:
     """`audio` with a share of its recording beneath it, where it is a stem of that.
 
     Separators take parts of voices along with the noise; by a little of both, voices are told
     apart better than by either. Where the recording cannot be read, a warning is logged.
     """
-    if share <= 0 or audio.path.absolute() == Path(recording.path).absolute():
+    if share <= 0 or not isinstance(audio, AudioFile):
+        return audio
+    if audio.path.absolute() == Path(recording.path).absolute():
         return audio
     try:
         whole = open_audio(recording.path)

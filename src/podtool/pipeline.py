@@ -106,10 +106,15 @@ def diarize_file(
     on_progress: OnProgress = ignore,
     enrolled: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> list[Row]:
-    """Rows: provenance, turns, overlap segments, speakers. `enrolled`: name -> embedding (192,)."""
+    """Rows: provenance, turns, overlap segments, speakers. `enrolled`: name -> embedding (192,).
+
+    Where the audio is a stem of the recording, some of that is heard beneath it.
+    """
+    from podtool.inputs import over_recording
     from podtool.stages.diarize import DiarizeEngines, diarize
 
     timings = timings if timings is not None else Timings()
+    audio = over_recording(audio, recording, params.beneath)
     if params.engine != OWN_DIARIZATION:
         return _diarize_whole(audio, recording, context, params, timings, on_progress, enrolled)
     with timings.part("load"):

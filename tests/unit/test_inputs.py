@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podtool.audio import Audio, open_audio, write_audio
+from podtool import pipeline
+from podtool.audio import Audio, AudioSource, open_audio, write_audio
+from podtool.engines.protocols import EngineContext
 from podtool.errors import InputError
 from podtool.inputs import over_recording, recording_of
 from podtool.stages.diarize import DiarizeParams
+from podtool.store import ModelStore
 
 RATE = 16000
 
@@ -47,3 +50,22 @@ def test_what_is_no_stem_of_it_is_heard_as_it_is(
 def test_the_share_is_a_share() -> None:
     with pytest.raises(InputError, match="share from 0 to 1"):
         DiarizeParams(beneath=1.5).count()
+
+
+def test_every_diarization_of_a_stem_hears_its_recording_beneath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stem = written(tmp_path / "whole.wav", 0.5), written(tmp_path / "stem.wav", 0.1)
+    heard: list[AudioSource] = []
+
+    def listen(audio: AudioSource, *_: object, **__: object) -> None:
+        heard.append(audio)
+        raise InputError("enough")
+
+    monkeypatch.setattr(pipeline, "load", lambda *_: None)
+    monkeypatch.setattr("podtool.stages.diarize.diarize", listen)
+    recording = recording_of(whole, open_audio(whole))
+    context = EngineContext(ModelStore(tmp_path))
+    with pytest.raises(InputError, match="enough"):
+        pipeline.diarize_file(open_audio(stem), recording, context, DiarizeParams(beneath=0.25))
+    assert np.allclose(heard[0].read(0, 9).samples, 0.2)
