@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from podtool.audio import Audio
 from podtool.dsp import overlap_add, window_starts
+from podtool.engines.level_contour import as_long_as, levelled
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.torchaudio_stub import make_harmless
@@ -33,7 +34,7 @@ from podtool.engines.voice_world import (
     high_band_change,
     pitch_map,
 )
-from podtool.engines.world_frames import BANDS, smooth
+from podtool.engines.world_frames import BANDS
 from podtool.engines.world_mapping import MappingParams
 from podtool.engines.world_profile import SpeechProfile
 from podtool.errors import EngineFailure, EngineUnavailableError, InputError, ModelError
@@ -58,7 +59,6 @@ EXAGGERATION, GUIDANCE, TEMPERATURE, REPETITION, MIN_P = 0.5, 0.5, 0.8, 1.2, 0.0
 WINDOW_S, SHARED_S = 20.0, 1.0  # converted at once, and what neighbours share of it
 FEWEST = 4  # tokens that the decoder makes sound of
 MELS, EMBEDDING, TOKEN_BASE = 80, 192, 81  # of a voice's rows; 81 * 81 tokens
-GAIN_LIMIT = 10 ** (12 / 20)  # of the level contour
 
 Samples = NDArray[np.float32]
 
@@ -106,7 +106,7 @@ class Chatterbox:
         """
         folder = cls.locate(context)
         [package] = _modules("tts")
-        device = _device(context)
+        device = context.torch_device
         _threads(context)
         try:
             model = package.ChatterboxTTS.from_local(folder, device)
@@ -224,7 +224,7 @@ class ChatterboxVc(World):
         decoders, converter = _modules("models.s3gen", "vc")
         from safetensors.torch import load_file
 
-        device = _device(context)
+        device = context.torch_device
         _threads(context)
         decoder = decoders.S3Gen()
         try:
@@ -303,10 +303,8 @@ class ChatterboxVc(World):
             raise EngineFailure(
                 f"Chatterbox failed on {mono.duration:.2f} s: {_line(error)}"
             ) from error
-        made = _levelled(np.concatenate(parts, axis=1)[0], given.samples[0])
-        back = resample(Audio(made[None, :], RATE), mono.sample_rate).samples[:, : mono.frames]
-        back = np.pad(back, ((0, 0), (0, mono.frames - back.shape[1])))
-        return Audio(np.ascontiguousarray(back, np.float32), mono.sample_rate), 0.0
+        made = levelled(np.concatenate(parts, axis=1)[0], given.samples[0], RATE)
+        return Audio(as_long_as(made, RATE, mono)[None, :], mono.sample_rate), 0.0
 
     def _said(self, speech: Audio, sound: dict[str, Any]) -> Samples:
         """(1, n) at 24 kHz in another voice, as long as it was."""
@@ -346,10 +344,6 @@ def _modules(*names: str) -> list[Any]:
         raise EngineUnavailableError(
             f"Chatterbox does not run here: {_line(error)}", INSTALL
         ) from None
-
-
-def _device(context: EngineContext) -> str:
-    return context.device if context.device in ("cuda", "mps") else "cpu"
 
 
 def _threads(context: EngineContext) -> None:
@@ -428,24 +422,6 @@ def _of_rows(rows: Samples, device: str) -> dict[str, Any]:
         "prompt_feat_len": None,
         "embedding": torch.from_numpy(rows[:3, :64].reshape(1, -1).copy()).to(device),
     }
-
-
-def _levelled(said: Samples, source: Samples) -> Samples:
-    """(n,) at the source's level, over 50 ms: silence stays silent."""
-    size = RATE // 100
-    count = -(-len(source) // size)
-
-    def contour(x: Samples) -> NDArray[np.float64]:
-        whole = np.zeros(count * size)
-        whole[: len(x)] = x
-        power = np.square(whole).reshape(count, size).mean(axis=1)
-        return np.sqrt(smooth(power[:, None], min(5, 2 * count - 1))[:, 0])
-
-    wanted, have = contour(source), contour(said)
-    whole = np.sqrt(np.square(wanted).sum() / max(1e-12, np.square(have).sum()))
-    gain = np.clip(wanted / np.maximum(have, 1e-6), 0.0, whole * GAIN_LIMIT)
-    at = (np.arange(len(said)) + 0.5) / size - 0.5
-    return np.asarray(said * np.interp(at, np.arange(count), gain), np.float32)
 
 
 def _line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from podtool.audio import Audio
 from podtool.engines import hifi_gan
 from podtool.engines.checkpoint import read_tensors
 from podtool.engines.hugging_face import classes
+from podtool.engines.level_contour import as_long_as, levelled
 from podtool.engines.local_models import model_folder
 from podtool.engines.protocols import EngineContext, EngineInfo
 from podtool.engines.voice_world import (
@@ -30,7 +31,7 @@ from podtool.engines.voice_world import (
     high_band_change,
     pitch_map,
 )
-from podtool.engines.world_frames import BANDS, smooth
+from podtool.engines.world_frames import BANDS
 from podtool.engines.world_mapping import MappingParams
 from podtool.engines.world_profile import SpeechProfile
 from podtool.errors import EngineFailure, InputError, ModelError
@@ -42,7 +43,6 @@ NEIGHBOURS = 4
 ENCODER = "microsoft/wavlm-large"
 VOCODER = "prematch_g_02500000.pt"
 RELEASE = f"https://github.com/bshall/knn-vc/releases/download/v0.1/{VOCODER}"
-GAIN_LIMIT = 10 ** (12 / 20)  # of the level contour
 BLOCK = 500  # frames matched at once
 
 Samples = NDArray[np.float32]
@@ -97,7 +97,7 @@ class Knn(World):
                 f"{file.name} speaks {wanted} values a frame and WavLM in {folder} hears {width}"
             )
         del encoder.encoder.layers[LAYER:]  # never asked for
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         first = encoder.feature_projection.projection.weight.detach().float().numpy()
         digest = hashlib.sha256(first.tobytes()).hexdigest()
         weights = {name: value.to(device) for name, value in vocoder.items()}
@@ -164,7 +164,7 @@ class Knn(World):
             said = self._said(self._hear(low), voice)[: len(low)]
         except RuntimeError as error:
             raise EngineFailure(f"kNN-VC failed on {mono.duration:.2f} s: {error}") from error
-        below, out = _at(low, mono), _at(_levelled(said, low), mono)
+        below, out = as_long_as(low, RATE, mono), as_long_as(levelled(said, low, RATE), RATE, mono)
         wanted, have = (float(np.square(x, dtype=np.float64).sum()) for x in (below, out))
         if have > 0:  # what the contour and the other rate have left
             out = out * np.float32(np.clip(np.sqrt(wanted / have), 0.5, 2.0))
@@ -189,30 +189,6 @@ class Knn(World):
             return np.asarray(
                 hifi_gan.generate(self._vocoder, torch.cat(parts)).cpu().numpy(), np.float32
             )
-
-
-def _levelled(said: Samples, source: Samples) -> Samples:
-    """(n,) at the source's level, over 50 ms: silence stays silent."""
-    size = RATE // 100
-    count = -(-len(source) // size)
-
-    def contour(x: Samples) -> NDArray[np.float64]:
-        whole = np.zeros(count * size)
-        whole[: len(x)] = x
-        power = np.square(whole).reshape(count, size).mean(axis=1)
-        return np.sqrt(smooth(power[:, None], min(5, 2 * count - 1))[:, 0])
-
-    wanted, have = contour(source), contour(said)
-    whole = np.sqrt(np.square(wanted).sum() / max(1e-12, np.square(have).sum()))
-    gain = np.clip(wanted / np.maximum(have, 1e-6), 0.0, whole * GAIN_LIMIT)
-    at = (np.arange(len(said)) + 0.5) / size - 0.5
-    return np.asarray(said * np.interp(at, np.arange(count), gain), np.float32)
-
-
-def _at(low: Samples, like: Audio) -> Samples:
-    """(n,) at 16 kHz -> as many samples as the audio has, at its rate."""
-    out = resample(Audio(low[None, :], RATE), like.sample_rate).samples[0][: like.frames]
-    return np.pad(out, (0, like.frames - len(out)))
 
 
 def _chosen(context: EngineContext) -> Path | None:
