@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,10 @@ def test_alignment(name: str) -> None:
     assert [w.text for w in placed] == words
     assert all(0 <= w.start <= w.end <= audio.duration + 1e-6 for w in placed)
     assert engine.align(audio, []) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "torch_device"), [("cuda", "cuda"), ("mps", "mps"), ("cpu", "cpu"), ("mlx", "cpu")]
+)
+def test_where_torch_works(tmp_path: Path, device: str, torch_device: str) -> None:
+    assert EngineContext(ModelStore(tmp_path), device=device).torch_device == torch_device

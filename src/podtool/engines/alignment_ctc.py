@@ -199,5 +199,5 @@ def _network(folder: Path, adapter: str | None, context: EngineContext) -> Any:
         network = ctc.from_pretrained(folder, local_files_only=True, use_safetensors=True, **more)
     except Exception as error:
         raise ModelError(f"{folder} is not a wav2vec2 model with letters: {error}") from None
-    device = context.device if context.device in ("cuda", "mps") else "cpu"
+    device = context.torch_device
     return network.to(device).eval()

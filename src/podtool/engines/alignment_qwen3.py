@@ -61,7 +61,7 @@ class Qwen3Aligner:
         processors, networks = classes("the qwen3 aligner", cls.info.install, *names)
         import torch
 
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         precision = torch.bfloat16 if device == "cuda" else torch.float32
         try:
             processor = processors.from_pretrained(folder, local_files_only=True)

@@ -65,7 +65,7 @@ class Nemotron:
             )
         except Exception as error:
             raise ModelError(f"{folder} is not a Nemotron-3-Diarization: {error}") from None
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         return cls(network.to(device).eval(), processor)
 
     @staticmethod

@@ -77,7 +77,7 @@ class PyannoteCommunity:
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ModelError(f"{folder} is not pyannote's community-1: {reason}") from None
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         return cls(pipeline.to(torch.device(device)))
 
     @staticmethod

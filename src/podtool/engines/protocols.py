@@ -118,6 +118,11 @@ class EngineContext:
     worker: WorkerParams = WorkerParams()
     incidents: list[Incident] = field(default_factory=list, compare=False)
 
+    @property
+    def torch_device(self) -> str:
+        """Where torch works: on the device, or beside one that is not torch's on the CPU."""
+        return self.device if self.device in ("cuda", "mps") else "cpu"
+
     def model(self, model_id: str) -> Path:
         """The folder of a set of weights. Raises ModelError where it is missing."""
         return self.store.folder(model_id)

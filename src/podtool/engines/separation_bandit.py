@@ -70,7 +70,7 @@ class Bandit:
         tensors = tensors_of(found[0])
         network = network_of(tensors)
         fill(network, tensors, found[0])
-        return cls(network, context.device if context.device in ("cuda", "mps") else "cpu")
+        return cls(network, context.torch_device)
 
     def separate(self, audio: Audio) -> dict[str, Audio]:
         """Stem `speech` of (1, n) samples, same shape; deterministic."""

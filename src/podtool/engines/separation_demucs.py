@@ -55,7 +55,7 @@ class Demucs:
         found = (int(model.samplerate), int(model.audio_channels))
         if found != (cls.info.sample_rate, cls.info.channels):
             raise ModelError(f"the demucs model is for {found[0]} Hz and {found[1]} channels")
-        return cls(model, "cuda" if context.device == "cuda" else context.device)
+        return cls(model, context.torch_device)
 
     def separate(self, audio: Audio) -> dict[str, Audio]:
         """Stem `speech` of (2, n) samples, same shape; deterministic (no random shifts)."""

@@ -97,7 +97,7 @@ class Roformer:
         tensors = _tensors(checkpoint)
         constants = {k: v for k, v in network.state_dict().items() if k.endswith(_NOT_SAVED)}
         fill(network, {**constants, **tensors}, checkpoint)
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         return cls(network, roles, chunk, device)
 
     @staticmethod

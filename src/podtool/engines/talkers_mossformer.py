@@ -75,7 +75,7 @@ class MossFormer2:
         network = network_of(tensors)
         constants = {k: v for k, v in network.state_dict().items() if k.endswith(_CONSTANTS)}
         fill(network, {**constants, **tensors}, path)
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         return cls(network, device)
 
     @staticmethod

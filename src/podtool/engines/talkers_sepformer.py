@@ -72,7 +72,7 @@ class Sepformer:
         for folder, network in zip(folders, networks, strict=True):
             if network.sample_rate != cls.info.sample_rate:
                 raise ModelError(f"the model in {folder} is for {network.sample_rate} Hz")
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         return cls(sorted(networks, key=lambda n: n.talkers), device)
 
     @classmethod

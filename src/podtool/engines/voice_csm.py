@@ -80,7 +80,7 @@ class Csm:
         processors, networks = classes("CSM", cls.info.install, *names)
         import torch
 
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         precision = torch.bfloat16 if device == "cuda" else torch.float32
         try:
             processor = processors.from_pretrained(folder, local_files_only=True)

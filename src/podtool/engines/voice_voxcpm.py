@@ -95,7 +95,7 @@ class VoxCpm2:
             ) from None
         if context.threads:
             torch.set_num_threads(context.threads)
-        device = context.device if context.device in ("cuda", "mps") else "cpu"
+        device = context.torch_device
         try:
             model = package.VoxCPM2Model.from_local(str(folder), optimize=False, device=device)
         except Exception as error:
